@@ -1,0 +1,8 @@
+"""What a mesh consists of, as frozen values. Imports the standard library and `mesh.errors` only."""
+
+from mesh.model.address import Address
+from mesh.model.identity import SpiffeId
+from mesh.model.proxy import ProxySpec
+from mesh.model.service import KINDS, Declaration, Instance, check_service_name
+
+__all__ = ["KINDS", "Address", "Declaration", "Instance", "ProxySpec", "SpiffeId", "check_service_name"]

@@ -1,0 +1,12 @@
+"""The mesh as it stands, as one immutable value, and a watch on it.
+
+    discovery (instances) ──┐
+    config (declarations) ──┴──> StateStore ──> watch() ──> xds, control service
+
+May import model and below, and the sources beside it.
+"""
+
+from mesh.state.mesh_state import MeshState
+from mesh.state.store import StateStore
+
+__all__ = ["MeshState", "StateStore"]
