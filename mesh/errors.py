@@ -1,7 +1,7 @@
 """The errors of the mesh.
 
-Every error says what was wrong (`summary`), where (`field`, `service`) and what to do next (`fix`). `mesh.rpc` maps each
-class to one gRPC status code; no other place decides on codes.
+Every error says what was wrong (`summary`), where (`field`, `service`) and what to do next (`fix`). `mesh.rpc` maps
+each class to one gRPC status code; no other place decides on codes.
 
     MeshError
     ├── InvalidInput          the caller must change the input

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
@@ -19,8 +19,8 @@ class MeshState:
 
     trust_domain: str
     namespace: str = "default"
-    services: Mapping[str, tuple[Instance, ...]] = MappingProxyType({})
-    declarations: Mapping[str, Declaration] = MappingProxyType({})
+    services: Mapping[str, tuple[Instance, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    declarations: Mapping[str, Declaration] = field(default_factory=lambda: MappingProxyType({}))
 
     def spiffe_id(self, service: str) -> SpiffeId:
         """The identity of a service in this mesh."""
