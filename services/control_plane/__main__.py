@@ -1,0 +1,16 @@
+"""`python -m services.control_plane`: serve until SIGTERM. All settings are environment variables (see settings.py)."""
+
+import sys
+
+from mesh.runtime import run_program
+from services.control_plane import app
+from services.control_plane.settings import ControlPlaneSettings
+
+
+def main() -> int:
+    """Run the control plane; the exit status is 0 after SIGTERM and 1 after an error."""
+    return run_program(lambda stop: app.run(ControlPlaneSettings.from_environment(), stop), service=app.NAME)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Wires the control plane."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
+from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
+from mesh.config import DeclarationStore
+from mesh.discovery import ConsulRegistry
+from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
+from mesh.rpc import ServerSettings, Service, open_server
+from mesh.runtime import Stop
+from mesh.state import MeshState, StateStore
+from mesh.telemetry import get_logger
+from mesh.xds import AdsServer
+from services.control_plane.control_service import ControlServicer
+from services.control_plane.registry_follower import RegistryFollower
+from services.control_plane.settings import ControlPlaneSettings
+
+NAME = "control-plane"
+
+# Proxies hold one long stream each; the bound is on open streams, not on work.
+_MAX_STREAMS = 10_000
+
+_log = get_logger(__name__)
+
+
+async def run(settings: ControlPlaneSettings, stop: Stop) -> None:
+    """Serve until `stop` is set. Raises MeshError when a port, a file or a setting is not usable."""
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = CertificateAuthority.open(settings.state_dir / "ca", trust_domain=settings.trust_domain)
+    tokens = JoinTokens.open(settings.state_dir / "ca")
+    declarations = DeclarationStore.open(settings.state_dir / "declarations.json")
+    store = StateStore(MeshState(settings.trust_domain, settings.namespace))
+    store.set_declarations(declarations.declarations)
+    draining = asyncio.Event()
+
+    async with AsyncExitStack() as stack:
+        registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
+        follower = RegistryFollower(registry, store)
+        ads = AdsServer(store)
+        control = ControlServicer(
+            settings,
+            authority=authority,
+            tokens=tokens,
+            declarations=declarations,
+            store=store,
+            follower=follower,
+            ads=ads,
+            started=datetime.now(UTC),
+            draining=draining,
+        )
+        control_service = Service(
+            control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
+            lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
+        )
+        enrolment_tls = await stack.enter_async_context(
+            open_server_credentials(authority, NAME, require_client_certificate=False)
+        )
+        control_tls = await stack.enter_async_context(
+            open_server_credentials(authority, NAME, require_client_certificate=True)
+        )
+        admin_server = await stack.enter_async_context(
+            open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
+        )
+        enrolment_server = await stack.enter_async_context(
+            open_server(
+                ServerSettings(
+                    service=NAME, listen=str(settings.enrolment_bind), credentials=enrolment_tls.credentials
+                ),
+                [_identity_service(IdentityServicer(authority, tokens, settings.namespace, enrolment=True))],
+            )
+        )
+        control_server = await stack.enter_async_context(
+            open_server(
+                ServerSettings(
+                    service=NAME,
+                    listen=str(settings.control_bind),
+                    credentials=control_tls.credentials,
+                    max_concurrent=_MAX_STREAMS,
+                ),
+                [_identity_service(IdentityServicer(authority, tokens, settings.namespace, enrolment=False))],
+                generic_handlers=[ads.handler],
+            )
+        )
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(follower.follow()), group.create_task(ads.run())]
+            for server in (admin_server, enrolment_server, control_server):
+                await server.set_serving(True)
+            _log.info(
+                "control_plane_ready",
+                control=str(settings.control_bind),
+                enrolment=str(settings.enrolment_bind),
+                registry=str(settings.consul),
+            )
+            await stop.wait()
+            draining.set()
+            for task in background:
+                task.cancel()
+
+
+def _identity_service(servicer: IdentityServicer) -> Service:
+    return Service(
+        identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+        lambda server: identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, server),
+    )
