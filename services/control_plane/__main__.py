@@ -1,15 +1,15 @@
-"""`python -m services.control_plane`: serve until SIGTERM. All settings are environment variables (see settings.py)."""
+"""`python -m services.control_plane`: serve until SIGTERM. All settings are environment variables (see mesh.config.MeshSettings)."""
 
 import sys
 
 from mesh.runtime import run_program
 from services.control_plane import app
-from services.control_plane.settings import ControlPlaneSettings
+from mesh.config import MeshSettings
 
 
 def main() -> int:
     """Run the control plane; the exit status is 0 after SIGTERM and 1 after an error."""
-    return run_program(lambda stop: app.run(ControlPlaneSettings.from_environment(), stop), service=app.NAME)
+    return run_program(lambda stop: app.run(MeshSettings.from_environment(), stop), service=app.NAME)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
-from mesh.config import DeclarationStore
+from mesh.config import DeclarationStore, MeshSettings
 from mesh.discovery import ConsulRegistry
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.rpc import ServerSettings, Service, open_server
@@ -16,7 +16,6 @@ from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
 from services.control_plane.control_service import ControlServicer
 from services.control_plane.registry_follower import RegistryFollower
-from services.control_plane.settings import ControlPlaneSettings
 
 NAME = "control-plane"
 
@@ -26,7 +25,7 @@ _MAX_STREAMS = 10_000
 _log = get_logger(__name__)
 
 
-async def run(settings: ControlPlaneSettings, stop: Stop) -> None:
+async def run(settings: MeshSettings, stop: Stop) -> None:
     """Serve until `stop` is set. Raises MeshError when a port, a file or a setting is not usable."""
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = CertificateAuthority.open(settings.state_dir / "ca", trust_domain=settings.trust_domain)

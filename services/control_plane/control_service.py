@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 import mesh
 from agentmesh.control.v1 import control_pb2, control_service_pb2, control_service_pb2_grpc
-from mesh.config import DeclarationStore
+from mesh.config import DeclarationStore, MeshSettings
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, JoinTokens
 from mesh.model import Declaration, Instance, check_service_name
@@ -17,7 +17,6 @@ from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, ProxyStatus, TypeStatus
 from services.control_plane.registry_follower import RegistryFollower
-from services.control_plane.settings import ControlPlaneSettings
 
 DEFAULT_TOKEN_LIFETIME = timedelta(minutes=10)
 LONGEST_TOKEN_LIFETIME = timedelta(hours=24)
@@ -30,7 +29,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
 
     def __init__(
         self,
-        settings: ControlPlaneSettings,
+        settings: MeshSettings,
         *,
         authority: CertificateAuthority,
         tokens: JoinTokens,
@@ -129,7 +128,9 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else DEFAULT_TOKEN_LIFETIME
         if not timedelta(0) < lifetime <= LONGEST_TOKEN_LIFETIME:
             raise InvalidInput(
-                f"A join token cannot live for {lifetime}.", field="lifetime", fix="Ask for more than 0 s and at most 24 h."
+                f"A join token cannot live for {lifetime}.",
+                field="lifetime",
+                fix="Ask for more than 0 s and at most 24 h.",
             )
         token, expire_time = self._tokens.create(request.service, lifetime, fingerprint=self._authority.fingerprint)
         _log.info("join_token_created", for_service=request.service, expires=expire_time.isoformat())

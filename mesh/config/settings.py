@@ -1,4 +1,7 @@
-"""What an operator sets, read from the environment."""
+"""What an operator sets by environment variables: where things listen and where they are reached.
+
+Every program of the mesh reads the same variables, so that one environment describes one mesh.
+"""
 
 import os
 from collections.abc import Mapping
@@ -11,10 +14,12 @@ from mesh.model import Address
 
 
 @dataclass(frozen=True, slots=True)
-class ControlPlaneSettings:
-    """Where the control plane listens, how others reach it, and where its registry is.
+class MeshSettings:
+    """The settings of one mesh on this machine.
 
-    `*_bind` are the addresses that it listens on, `*_advertise` those that it tells others.
+    `*_bind` are the addresses that a program listens on, `*_advertise` those that it tells others. `sidecar_bind` and
+    `sidecar_advertise` are hosts; each sidecar has a port of its own. `consul` is where the registry answers;
+    `consul_is_given` tells that an operator runs it, so `meshctl up` starts none.
     """
 
     state_dir: Path
@@ -24,9 +29,15 @@ class ControlPlaneSettings:
     control_advertise: Address
     enrolment_bind: Address
     enrolment_advertise: Address
+    gateway_bind: Address
+    sidecar_bind: str
+    sidecar_advertise: str
     consul: Address
     consul_scheme: str
     consul_token: str
+    consul_is_given: bool
+    consul_rpc_port: int
+    consul_serf_port: int
 
     @property
     def admin_socket(self) -> Path:
@@ -35,14 +46,22 @@ class ControlPlaneSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read MESH_* and CONSUL_*; raises InvalidInput that names the variable at fault."""
+        """Read MESH_* and CONSUL_HTTP_*; raises InvalidInput that names the variable at fault."""
 
         def address(name: str, default: str) -> Address:
             return Address.parse(environment.get(name) or default, field=name)
 
+        def port(name: str, default: int) -> int:
+            text = environment.get(name) or str(default)
+            if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+                raise InvalidInput(f"{text!r} is not a port.", field=name, fix="Use a number from 1 to 65535.")
+            return int(text)
+
         control = address("MESH_CONTROL_BIND", "127.0.0.1:18000")
         enrolment = address("MESH_ENROLMENT_BIND", "127.0.0.1:18001")
-        scheme, consul = parse_consul_address(environment.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500")
+        given = environment.get("CONSUL_HTTP_ADDR") or ""
+        scheme, consul = _parse_consul(given) if given else ("http", address("MESH_CONSUL_BIND", "127.0.0.1:8500"))
+        sidecar_bind = environment.get("MESH_SIDECAR_BIND") or "127.0.0.1"
         return cls(
             state_dir=Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute(),
             trust_domain=environment.get("MESH_TRUST_DOMAIN") or "agentmesh.local",
@@ -51,13 +70,19 @@ class ControlPlaneSettings:
             control_advertise=address("MESH_CONTROL_ADVERTISE", str(control)),
             enrolment_bind=enrolment,
             enrolment_advertise=address("MESH_ENROLMENT_ADVERTISE", str(enrolment)),
+            gateway_bind=address("MESH_GATEWAY_BIND", "127.0.0.1:8080"),
+            sidecar_bind=sidecar_bind,
+            sidecar_advertise=environment.get("MESH_SIDECAR_ADVERTISE") or sidecar_bind,
             consul=consul,
             consul_scheme=scheme,
             consul_token=environment.get("CONSUL_HTTP_TOKEN") or "",
+            consul_is_given=bool(given),
+            consul_rpc_port=port("MESH_CONSUL_RPC_PORT", 8300),
+            consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
         )
 
 
-def parse_consul_address(text: str) -> tuple[str, Address]:
+def _parse_consul(text: str) -> tuple[str, Address]:
     """Read CONSUL_HTTP_ADDR as Consul's own tools do: [http://|https://]HOST:PORT."""
     scheme, separator, rest = text.partition("://")
     if not separator:

@@ -1,0 +1,95 @@
+"""What meshctl prints: tables for people, JSON for programs."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+output_option = click.option(
+    "--output",
+    "output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print the answer.",
+)
+
+
+def console() -> Console:
+    """A console on standard output; colours only on a terminal."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """Print rows under upper-case column names, or the sentence `empty` when there are none."""
+    if not rows:
+        click.echo(empty)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column.upper(), overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console().print(table)
+
+
+def show(output: str, value: object, render: Callable[[], None]) -> None:
+    """Print `value` as JSON or call `render` for people."""
+    if output == "json":
+        print_json(value)
+    else:
+        render()
+
+
+def shorten(names: Sequence[str], *, most: int = 4) -> str:
+    """The first names of a list and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def ago(moment: datetime | None, *, now: datetime | None = None) -> str:
+    """How long ago a moment is, or how far ahead, in one unit: "12 s", "in 58 min"; "-" for None."""
+    if moment is None:
+        return "-"
+    distance = (now or datetime.now(UTC)) - moment
+    ahead = distance < timedelta(0)
+    seconds = abs(distance.total_seconds())
+    unit, size = next((u, s) for u, s in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)) if seconds >= s or s == 1)
+    text = f"{seconds / size:.0f} {unit}"
+    return f"in {text}" if ahead else text
+
+
+def parse_arguments(words: Sequence[str], read_file: Callable[[str], str]) -> dict[str, Any]:
+    """Arguments of a call: one JSON object, @FILE or "-" for one in a file, or NAME=VALUE pairs.
+
+    A VALUE that is JSON is taken as such, any other as text. Raises click.BadParameter.
+    """
+    if len(words) == 1 and (words[0].startswith(("{", "@")) or words[0] == "-"):
+        text = words[0] if words[0].startswith("{") else read_file(words[0].removeprefix("@"))
+        try:
+            value = json.loads(text)
+        except ValueError as err:
+            raise click.BadParameter(f"The arguments are not JSON: {err}.") from err
+        if not isinstance(value, dict):
+            raise click.BadParameter('The arguments must be a JSON object, for example {"rate": 0.05}.')
+        return value
+    pairs: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{word!r} is neither NAME=VALUE nor a JSON object.")
+        try:
+            pairs[name] = json.loads(value)
+        except ValueError:
+            pairs[name] = value
+    return pairs
