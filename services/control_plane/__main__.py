@@ -1,4 +1,4 @@
-"""`python -m services.control_plane`: serve until SIGTERM. All settings are environment variables (see mesh.config.MeshSettings)."""
+"""`python -m services.control_plane`: serve until SIGTERM. Its settings are those of mesh.config.MeshSettings."""
 
 import sys
 

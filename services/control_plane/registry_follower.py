@@ -103,6 +103,5 @@ class RegistryFollower:
         while True:
             await self._settling.wait()
             self._settling.clear()
-            while (left := self._settled_at - self._clock()) > 0:
-                await asyncio.sleep(left)
+            await asyncio.sleep(max(0.0, self._settled_at - self._clock()))
             self.apply()

@@ -1,0 +1,23 @@
+"""`python -m services.mcp_bridge [--url URL | -- COMMAND ARG...]`: serve an MCP server to the mesh until SIGTERM."""
+
+import os
+import sys
+
+from mesh.errors import MeshError
+from mesh.runtime import run_program
+from services.mcp_bridge import app
+from services.mcp_bridge.settings import BridgeSettings
+
+
+def main() -> int:
+    """Run the bridge; the exit status is 0 after SIGTERM, 1 after an error and 2 for arguments that make no sense."""
+    try:
+        settings = BridgeSettings.parse(sys.argv[1:])
+    except MeshError as err:
+        print(f"mcp_bridge: {err}", file=sys.stderr)
+        return 1
+    return run_program(lambda stop: app.run(settings, stop), service=os.environ["MESH_SERVICE"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

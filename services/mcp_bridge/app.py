@@ -1,0 +1,79 @@
+"""Wires the bridge."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from agentmesh.mcp.v1 import mcp_bridge_service_pb2, mcp_bridge_service_pb2_grpc
+from mesh.errors import MeshError
+from mesh.mcp import (
+    LinkPeer,
+    LinkServer,
+    McpBridgeServicer,
+    Upstream,
+    Wire,
+    check_command,
+    open_stdio_peer,
+    open_stdio_wire,
+)
+from mesh.mcp.faults import leaf_of
+from mesh.rpc import ServerSettings, Service, open_server
+from mesh.runtime import Backoff, ChildSpec, Stop
+from services.mcp_bridge.settings import BridgeSettings
+
+OpenWire = Callable[[], AbstractAsyncContextManager[Wire]]
+OpenPeer = Callable[[], AbstractAsyncContextManager[LinkPeer]]
+
+
+async def run(settings: BridgeSettings, stop: Stop) -> None:
+    """Serve until `stop` is set. Raises MeshError when the command, the URL or the address is not usable."""
+    open_wire, open_peer = _transports(settings)
+    draining = asyncio.Event()
+    upstream = Upstream(settings.service, open_wire, backoff=Backoff(0.1, 15.0), start_timeout=settings.start_timeout)
+    links = LinkServer(
+        settings.service,
+        open_peer,
+        draining=draining,
+        max_links=settings.max_links,
+        max_frame_bytes=settings.max_frame_bytes,
+    )
+    servicer = McpBridgeServicer(upstream, links, draining=draining, max_frame_bytes=settings.max_frame_bytes)
+    service = Service(
+        mcp_bridge_service_pb2.DESCRIPTOR.services_by_name["McpBridgeService"],
+        lambda server: mcp_bridge_service_pb2_grpc.add_McpBridgeServiceServicer_to_server(servicer, server),
+    )
+    server_settings = ServerSettings(
+        service=settings.service, listen=settings.listen, max_concurrent=settings.max_concurrent
+    )
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            # The MCP server outlives the gRPC server, so that calls in flight finish while it drains.
+            async with open_server(server_settings, [service]) as server:
+                supervisor = tasks.create_task(upstream.run(server.set_serving))
+                await stop.wait()
+                draining.set()
+            supervisor.cancel()
+    except BaseExceptionGroup as group:
+        error = leaf_of(group)
+        if isinstance(error, MeshError):
+            raise error from group
+        raise
+
+
+def _transports(settings: BridgeSettings) -> tuple[OpenWire, OpenPeer]:
+    """Choose how the MCP server is reached, for the shared connection and for links."""
+    limit = settings.max_frame_bytes
+    if settings.url:
+        # Imported here: an HTTP client costs memory that a bridge to a child process need not pay.
+        from mesh.mcp.link_http import open_http_peer
+        from mesh.mcp.streamable_http import HttpServer, check_url, open_http_wire
+
+        check_url(settings.url)
+        server = HttpServer(settings.url, headers=settings.headers, max_frame_bytes=limit)
+        return lambda: open_http_wire(server), lambda: open_http_peer(server, settings.service)
+    check_command(settings.command)
+    spec = ChildSpec(name=settings.service, command=settings.command, env={}, cwd=None, pipe_stdio=True)
+    return (
+        lambda: open_stdio_wire(spec, max_frame_bytes=limit),
+        lambda: open_stdio_peer(spec, max_frame_bytes=limit),
+    )
