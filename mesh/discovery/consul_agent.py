@@ -174,6 +174,8 @@ def build_agent_config(settings: ConsulAgentSettings) -> dict[str, Any]:
         "skip_leave_on_interrupt": True,
         "disable_update_check": True,
         "disable_remote_exec": True,
+        # Why a check fails is written down after half to one and a half of this; Consul's default is 5 min.
+        "check_update_interval": "2s",
         "log_level": "warn",
     }
     if settings.tls:

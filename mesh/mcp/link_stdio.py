@@ -9,7 +9,7 @@ from mesh.errors import Unavailable
 from mesh.mcp.frames import INTERNAL_ERROR, BadFrame, answered_id, build_error_frame, parse_frame
 from mesh.mcp.lines import LineSplitter, OversizeLine
 from mesh.mcp.noise import NoiseLog
-from mesh.mcp.stdio import OutputReader, describe_exit, wait_exit
+from mesh.mcp.stdio import OutputReader, describe_exit, settle_exit
 from mesh.runtime import Child, ChildSpec, open_child
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -56,7 +56,7 @@ class StdioPeer:
 
     async def explain(self) -> str:
         """Tell how the child has ended."""
-        await wait_exit(self._child)
+        await settle_exit(self._child)
         return describe_exit(self._child, self._spec.command)
 
     def close(self) -> None:

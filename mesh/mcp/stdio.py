@@ -20,6 +20,7 @@ from mcp_types import ErrorData, JSONRPCError, JSONRPCRequest, JSONRPCResponse, 
 from pydantic import ValidationError
 
 from mesh.errors import InvalidInput
+from mesh.mcp.child_exit import wait_exit
 from mesh.mcp.frames import INTERNAL_ERROR, UNREADABLE, answered_id
 from mesh.mcp.lines import LineSplitter, OversizeLine
 from mesh.mcp.noise import NoiseLog
@@ -28,6 +29,8 @@ from mesh.runtime import Child, ChildSpec, open_child
 
 _READ_BYTES = 64 * 1024
 _AFTER_EXIT_SECONDS = 0.1
+# stderr is read by another task, which may be a few turns behind.
+_LAST_WORDS_SECONDS = 0.05
 _MAX_OUTSTANDING = 4096
 _ABSENT = object()
 _SECRET = re.compile(r"(?i)(key|token|secret|passw|credential|auth|bearer)")
@@ -61,11 +64,12 @@ def describe_command(command: tuple[str, ...]) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-async def wait_exit(child: Child) -> None:
-    """Wait a moment for a child whose output has ended, so that its exit code is known."""
+async def settle_exit(child: Child) -> None:
+    """Wait a moment for a child whose output has ended, so that its exit code and its last words are known."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):
-            await child.wait()
+            await wait_exit(child)
+            await asyncio.sleep(_LAST_WORDS_SECONDS)
 
 
 def describe_exit(child: Child, command: tuple[str, ...]) -> str:
@@ -90,7 +94,7 @@ class OutputReader:
 
     def __init__(self, child: Child) -> None:
         self._child = child
-        self._exit = asyncio.ensure_future(child.wait())
+        self._exit = asyncio.ensure_future(wait_exit(child))
 
     async def read(self) -> bytes:
         """Return the next chunk, or nothing at the end."""
@@ -126,7 +130,7 @@ async def open_stdio_wire(spec: ChildSpec, *, max_frame_bytes: int) -> AsyncIter
         receiver = tasks.create_task(pipes.receive(read_writer))
         sender = tasks.create_task(pipes.send(write_reader, read_writer))
         try:
-            yield Wire(read, write, lambda: describe_exit(child, spec.command), lambda: wait_exit(child))
+            yield Wire(read, write, lambda: describe_exit(child, spec.command), lambda: settle_exit(child))
         finally:
             receiver.cancel()
             sender.cancel()
