@@ -86,7 +86,8 @@ def configure_logs(service: str, *, level: str = "info") -> None:
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger whose lines carry `name`; may be made at import, before `configure_logs`."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    # "logger" cannot be given as a keyword here: structlog's own parameter has that name.
+    logger: FilteringBoundLogger = structlog.get_logger(**{"name": name})
     return logger
 
 

@@ -95,32 +95,18 @@ async def test_checks_over_mutual_tls_use_new_certificates_after_a_reload(
         await watch.aclose()
 
 
-async def test_a_tls_instance_is_not_healthy_for_an_agent_without_certificate(
-    new_settings, open_backend, wait_for, new_authority
-):
-    backend = await open_backend(new_authority("ca").server_credentials())
-    async with open_consul_agent(new_settings()) as agent:
-        registry = ConsulRegistry(agent.address)
-        watch = registry.watch()
-        await registry.register(instance_at(backend), check_of(backend, use_tls=True))
-
-        def was_checked(snapshot):
-            found = snapshot.services.get("financial", ())
-            return bool(found) and found[0].health_output not in {"", "critical"}
-
-        snapshot = await wait_for(watch, was_checked)
-        assert not snapshot.services["financial"][0].is_healthy
-        await watch.aclose()
-
-
-async def test_files_of_the_agent_are_private(new_settings):
+async def test_an_agent_keeps_its_files_private_and_ends_with_a_block_that_fails(new_settings):
     settings = new_settings()
-    async with open_consul_agent(settings):
-        assert stat.S_IMODE((settings.data_dir / "agent.json").stat().st_mode) == 0o600
-        assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
-        with pytest.raises(AlreadyExists, match="Another Consul uses the data"):
-            async with open_consul_agent(replace(settings, http=Address("127.0.0.1", 0))):
-                pass
+    with pytest.raises(ZeroDivisionError):
+        async with open_consul_agent(settings) as agent:
+            pid = agent.pid
+            assert stat.S_IMODE((settings.data_dir / "agent.json").stat().st_mode) == 0o600
+            assert stat.S_IMODE(settings.data_dir.stat().st_mode) == 0o700
+            with pytest.raises(AlreadyExists, match="Another Consul uses the data"):
+                async with open_consul_agent(replace(settings, http=Address("127.0.0.1", 0))):
+                    pytest.fail("It must not get here.")
+            raise ZeroDivisionError
+    assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.parametrize("setting", ["MESH_CONSUL_BIND", "MESH_CONSUL_RPC_PORT", "MESH_CONSUL_SERF_PORT"])
@@ -174,14 +160,6 @@ async def test_an_agent_that_does_not_get_ready_is_given_up(new_settings, folder
         async with open_consul_agent(settings):
             pass
     assert not Path(f"/proc/{(settings.data_dir / 'pid').read_text().strip()}").exists()
-
-
-async def test_an_agent_ends_with_its_block_also_when_that_fails(new_settings):
-    with pytest.raises(ZeroDivisionError):
-        async with open_consul_agent(new_settings()) as agent:
-            pid = agent.pid
-            raise ZeroDivisionError
-    assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_cancelling_ends_the_agent(new_settings):

@@ -41,10 +41,11 @@ async def serve() -> AsyncIterator[Callable[[Answer], Awaitable[Address]]]:
 
 
 def fixed(status: int, body: object, *, headers: dict[str, str] | None = None) -> Answer:
-    text = body if isinstance(body, str) else json.dumps(body)
+    text = body if isinstance(body, str | bytes) else json.dumps(body)
+    content = text if isinstance(text, bytes) else text.encode()
 
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(status=status, text=text, headers=headers)
+        return web.Response(status=status, body=content, headers=headers)
 
     return answer
 
@@ -72,7 +73,7 @@ WRONG = {
     "a list of numbers": fixed(200, [1, 2], headers=INDEX),
     "checks without names": fixed(200, [{"ServiceName": ""}], headers=INDEX),
     "an index that is none": fixed(200, [], headers={"X-Consul-Index": "soon"}),
-    "no UTF-8": fixed(200, "\udcff" if False else "[\u00ff", headers=INDEX),
+    "no UTF-8": fixed(200, b"[\xff]", headers=INDEX),
 }
 
 
@@ -174,7 +175,7 @@ async def open_consul_with_acl(settings, folder) -> AsyncIterator[str]:
     try:
         async with asyncio.timeout(20), ClientSession(headers={"X-Consul-Token": token}) as session:
             while not await _has_node(session, settings.http):
-                await asyncio.wait_for(asyncio.shield(asyncio.sleep(0.05)), 1)
+                await asyncio.sleep(0.05)
         yield token
     finally:
         process.kill()

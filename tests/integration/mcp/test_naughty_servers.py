@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
+from mesh.rpc import error_from_rpc
 from mesh.runtime import Backoff
 
 LIMIT = 256 * 1024
@@ -23,8 +24,9 @@ async def failing_with(code: grpc.StatusCode, *words: str) -> AsyncIterator[None
     with pytest.raises(grpc.aio.AioRpcError) as failed:
         yield
     assert failed.value.code() is code, failed.value
+    error = error_from_rpc(failed.value)
     for word in words:
-        assert word in (failed.value.details() or "")
+        assert word in f"{error.reason}: {error}"
 
 
 def is_alive(pid: int) -> bool:

@@ -1,0 +1,69 @@
+"""`meshctl`: the command line of the mesh."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+import mesh
+from mesh.config import MeshSettings
+from mesh.errors import MeshError
+from services.meshctl.call import call
+from services.meshctl.demo import demo
+from services.meshctl.doctor import doctor
+from services.meshctl.failures import INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
+from services.meshctl.inspect import agents, certs, proxies, status, tools
+from services.meshctl.logs import logs
+from services.meshctl.run import run
+from services.meshctl.token import token
+from services.meshctl.up import down, up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(mesh.__version__, prog_name="meshctl")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the mesh keeps its state.  [default: $MESH_STATE_DIR or .mesh]",
+)
+@click.pass_context
+def cli(context: click.Context, state_dir: Path | None) -> None:
+    """Run a gRPC service mesh for AI agents and MCP servers, and look into it.
+
+    Exit status: 0 ok, 1 failed, 2 usage, 3 unreachable.
+    """
+    if state_dir is not None:
+        # Children (control plane, bridges) read the same environment.
+        os.environ["MESH_STATE_DIR"] = str(state_dir.absolute())
+    context.obj = MeshSettings.from_environment()
+
+
+for _command in (up, down, status, run, tools, call, agents, proxies, certs, token, doctor, logs, demo):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The entry point; exits with the command's status."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.UsageError as err:
+        err.show()
+        sys.exit(USAGE)
+    except click.ClickException as err:
+        err.show()
+        sys.exit(err.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except (MeshError, BaseExceptionGroup) as err:
+        errors = mesh_errors_of(err)
+        if errors is None:
+            raise
+        print_errors(errors)
+        sys.exit(exit_status_of(errors))
+
+
+if __name__ == "__main__":
+    main()
