@@ -156,9 +156,7 @@ def _parse_instance(service: str, entry: Mapping[str, Any]) -> Instance:
             key.removeprefix(_OWN_PREFIX): value for key, value in sorted(meta.items()) if key.startswith(_OWN_PREFIX)
         },
         is_healthy=not failed,
-        health_output="; ".join(str(check["Output"]).strip() or str(check["Status"]) for check in failed or checks)[
-            :MAX_OUTPUT
-        ],
+        health_output="; ".join(str(check["Output"]).strip() or str(check["Status"]) for check in failed)[:MAX_OUTPUT],
     )
 
 

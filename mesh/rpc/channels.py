@@ -13,7 +13,7 @@ from opentelemetry import propagate
 from opentelemetry.instrumentation.grpc import aio_client_interceptors
 
 from mesh.errors import FailedPrecondition
-from mesh.telemetry import correlation_id, is_exporting
+from mesh.telemetry import correlation_id, is_tracing
 
 DEFAULT_DEADLINE = 60.0
 """Seconds for a unary call that names no timeout."""
@@ -99,7 +99,7 @@ class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
 
 def _interceptors() -> list[grpc.aio.ClientInterceptor]:
     # Spans cost time and memory on each call; without a collector nobody would see them.
-    spans = aio_client_interceptors() if is_exporting() else []
+    spans = aio_client_interceptors() if is_tracing() else []
     return [*spans, _UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()]
 
 

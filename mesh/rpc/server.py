@@ -16,7 +16,7 @@ from opentelemetry.instrumentation.grpc import aio_server_interceptor
 
 from mesh.errors import AlreadyExists, InvalidInput
 from mesh.rpc.interceptor import CallInterceptor
-from mesh.telemetry import get_logger, is_exporting
+from mesh.telemetry import get_logger, is_tracing
 
 _log = get_logger(__name__)
 
@@ -108,7 +108,7 @@ async def open_server(
         settings.service, default_deadline=settings.default_deadline, max_concurrent=settings.max_concurrent
     )
     grpc_server = grpc.aio.server(
-        interceptors=[*([aio_server_interceptor()] if is_exporting() else []), interceptor],
+        interceptors=[*([aio_server_interceptor()] if is_tracing() else []), interceptor],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),

@@ -8,6 +8,5 @@ May import model and below.
 
 from mesh.telemetry.logs import configure_logs, correlation_id, get_logger
 from mesh.telemetry.providers import is_tracing, open_telemetry
-from mesh.telemetry.signals import is_exporting
 
-__all__ = ["configure_logs", "correlation_id", "get_logger", "is_exporting", "is_tracing", "open_telemetry"]
+__all__ = ["configure_logs", "correlation_id", "get_logger", "is_tracing", "open_telemetry"]

@@ -36,6 +36,9 @@ class _StderrWriter:
     A log that cannot be written (the reader of the pipe has gone, the disk is full) must not fail the work.
     """
 
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
     def msg(self, line: str) -> None:
         try:
             sys.stderr.write(line + "\n")
@@ -60,6 +63,7 @@ def configure_logs(service: str, *, level: str = "info") -> None:
     enrich: list[Processor] = [
         structlog.stdlib.add_log_level,
         _ServiceAdder(service),
+        _add_logger_name,
         _add_ids,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
@@ -68,11 +72,11 @@ def configure_logs(service: str, *, level: str = "info") -> None:
     structlog.configure(
         processors=[*enrich, *render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=lambda *_: _StderrWriter(),
+        logger_factory=_StderrWriter,
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*enrich, structlog.stdlib.add_logger_name],
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *enrich],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
     )
     handler = _StdlibHandler()
@@ -86,8 +90,7 @@ def configure_logs(service: str, *, level: str = "info") -> None:
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger whose lines carry `name`; may be made at import, before `configure_logs`."""
-    # "logger" cannot be given as a keyword here: structlog's own parameter has that name.
-    logger: FilteringBoundLogger = structlog.get_logger(**{"name": name})
+    logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
 
 
@@ -112,6 +115,12 @@ class _ServiceAdder:
     def __call__(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event.setdefault("service", self._service)
         return event
+
+
+def _add_logger_name(logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # Both our writer and a logging.Logger have a name; a foreign record may come without a logger.
+    event.setdefault("logger", getattr(logger, "name", ""))
+    return event
 
 
 def _add_ids(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -148,9 +148,7 @@ async def test_a_registration_lasts_as_long_as_its_block(registry, new_instance,
     assert not await registry.is_registered(instance.id)
 
 
-async def test_a_registration_that_the_registry_lost_comes_back(
-    registry, open_watch, wait_for, new_instance, check_of
-):
+async def test_a_registration_that_the_registry_lost_comes_back(registry, open_watch, wait_for, new_instance, check_of):
     instance = new_instance()
     watch = open_watch(registry)
     async with open_registration(registry, instance, check_of(instance)):

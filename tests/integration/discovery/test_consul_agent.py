@@ -85,8 +85,9 @@ async def test_checks_over_mutual_tls_use_new_certificates_after_a_reload(
         await registry.register(instance_at(second, name="utilities"), check_of(second, use_tls=True))
         refused = await wait_for(
             watch,
-            lambda snapshot: snapshot.services.get("utilities", (instance_at(second),))[0].health_output
-            not in {"", "critical"},
+            lambda snapshot: (
+                snapshot.services.get("utilities", (instance_at(second),))[0].health_output not in {"", "critical"}
+            ),
         )
         assert not refused.services["utilities"][0].is_healthy
         new.write(folder / "tls")
@@ -137,7 +138,7 @@ async def test_data_that_consul_cannot_read_gives_its_own_words(new_settings):
 
 async def test_a_data_directory_that_cannot_be_made_is_named(new_settings, folder):
     (folder / "file").write_text("")
-    with pytest.raises(FailedPrecondition, match="cannot be kept in .*/file/consul"):
+    with pytest.raises(FailedPrecondition, match=r"cannot be kept in .*/file/consul"):
         async with open_consul_agent(new_settings(data_dir=folder / "file" / "consul")):
             pass
 
@@ -146,7 +147,7 @@ async def test_a_program_that_is_not_consul_gives_its_own_words(new_settings, fo
     program = folder / "consul-impostor"
     program.write_text("#!/bin/sh\necho 'error: I am no Consul' >&2\nexit 3\n")
     program.chmod(0o755)
-    with pytest.raises(FailedPrecondition, match="status 3.*I am no Consul"):
+    with pytest.raises(FailedPrecondition, match=r"status 3.*I am no Consul"):
         async with open_consul_agent(new_settings(binary=program)):
             pass
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession, web
 
-from mesh.discovery import ConsulRegistry, HealthCheck, open_registration
+from mesh.discovery import ConsulRegistry, HealthCheck, consul_client, open_registration
 from mesh.discovery.consul_agent import build_agent_config
 from mesh.errors import FailedPrecondition, MeshError, PermissionDenied, Unavailable
 from mesh.model import Address, Instance
@@ -122,11 +122,24 @@ async def test_http_where_https_is_served_says_so(serve):
 
 
 async def test_a_consul_without_leader_is_unavailable_and_not_empty(serve):
-    error = await failure_of(
-        ConsulRegistry(await serve(fixed(500, "No cluster leader"))).register(INSTANCE, CHECK)
-    )
+    error = await failure_of(ConsulRegistry(await serve(fixed(500, "No cluster leader"))).register(INSTANCE, CHECK))
     assert isinstance(error, Unavailable)
     assert "No cluster leader" in str(error)
+
+
+async def test_a_consul_that_hangs_is_unavailable_after_a_bounded_time(serve, monkeypatch):
+    monkeypatch.setattr(consul_client, "REQUEST_TIMEOUT", 0.2)
+    monkeypatch.setitem(consul_client.ConsulClient.ask.__kwdefaults__, "timeout", 0.2)
+    released = asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        await released.wait()
+        return web.Response()
+
+    registry = ConsulRegistry(await serve(hang))
+    assert (await failure_of(registry.register(INSTANCE, CHECK))).reason == "REGISTRY_TIMEOUT"
+    assert "does not answer in time" in await first_error(registry)
+    released.set()
 
 
 async def test_a_failing_consul_takes_no_service_away_and_is_asked_at_a_bounded_rate(serve, wait_for):
@@ -174,7 +187,7 @@ async def open_consul_with_acl(settings, folder) -> AsyncIterator[str]:
     )
     try:
         async with asyncio.timeout(20), ClientSession(headers={"X-Consul-Token": token}) as session:
-            while not await _has_node(session, settings.http):
+            while not await _has_node(session, settings.http):  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(0.05)
         yield token
     finally:
