@@ -131,6 +131,10 @@ async def open_consul_agent(settings: ConsulAgentSettings) -> AsyncIterator[Cons
 
     Ready on enter: it has a leader and answers. Raises FailedPrecondition when it does not get there, with the words
     of Consul, and AlreadyExists when one of its ports or its data is in use. Its services survive in `data_dir`.
+
+    Measured with 1.8.7 on two cores: ready after 1.4 to 2.1 s, first start, restart and kill alike; nearly all of it
+    is Raft's election timeout, which has no setting below that. In the first 3 s Consul may hold back the results of
+    checks (its first synchronisation with the catalog is staggered): an instance then passes up to 2.5 s later.
     """
     if not os.access(settings.binary, os.X_OK):
         raise FailedPrecondition(
@@ -213,7 +217,7 @@ def _own_data_dir(settings: ConsulAgentSettings) -> Iterator[Path]:
             raise FailedPrecondition(
                 f"Consul's data cannot be kept in {settings.data_dir}: {err.strerror or err}.",
                 reason="CONSUL_DATA_NOT_WRITABLE",
-                fix="Make it writable, or set MESH_STATE_DIR to another directory.",
+                fix="Make room or make it writable, or set MESH_STATE_DIR to another directory.",
             ) from err
         yield config_file
 

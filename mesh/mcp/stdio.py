@@ -20,7 +20,6 @@ from mcp_types import ErrorData, JSONRPCError, JSONRPCRequest, JSONRPCResponse, 
 from pydantic import ValidationError
 
 from mesh.errors import InvalidInput
-from mesh.mcp.child_exit import wait_exit
 from mesh.mcp.frames import INTERNAL_ERROR, UNREADABLE, answered_id
 from mesh.mcp.lines import LineSplitter, OversizeLine
 from mesh.mcp.noise import NoiseLog
@@ -29,8 +28,6 @@ from mesh.runtime import Child, ChildSpec, open_child
 
 _READ_BYTES = 64 * 1024
 _AFTER_EXIT_SECONDS = 0.1
-# stderr is read by another task, which may be a few turns behind.
-_LAST_WORDS_SECONDS = 0.05
 _MAX_OUTSTANDING = 4096
 _ABSENT = object()
 _SECRET = re.compile(r"(?i)(key|token|secret|passw|credential|auth|bearer)")
@@ -68,8 +65,7 @@ async def settle_exit(child: Child) -> None:
     """Wait a moment for a child whose output has ended, so that its exit code and its last words are known."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):
-            await wait_exit(child)
-            await asyncio.sleep(_LAST_WORDS_SECONDS)
+            await child.wait()
 
 
 def describe_exit(child: Child, command: tuple[str, ...]) -> str:
@@ -94,7 +90,7 @@ class OutputReader:
 
     def __init__(self, child: Child) -> None:
         self._child = child
-        self._exit = asyncio.ensure_future(wait_exit(child))
+        self._exit = asyncio.ensure_future(child.wait())
 
     async def read(self) -> bytes:
         """Return the next chunk, or nothing at the end."""

@@ -2,9 +2,9 @@
 
 import sys
 
+from mesh.config import MeshSettings
 from mesh.runtime import run_program
 from services.control_plane import app
-from mesh.config import MeshSettings
 
 
 def main() -> int:

@@ -128,9 +128,7 @@ async def open_consul(settings: MeshSettings, *, say: Callable[[str], None]) -> 
 
 
 def _agent_tls(directory: Path) -> AgentTls:
-    return AgentTls(
-        ca_file=directory / "bundle.pem", cert_file=directory / "svid.pem", key_file=directory / "key.pem"
-    )
+    return AgentTls(ca_file=directory / "bundle.pem", cert_file=directory / "svid.pem", key_file=directory / "key.pem")
 
 
 async def _follow_renewals(identity: Identity, agent: ConsulAgent) -> None:

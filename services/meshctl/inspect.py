@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
-import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,7 +12,6 @@ from agentmesh.agent.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_g
 from agentmesh.control.v1 import control_pb2, control_service_pb2
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2, mcp_bridge_service_pb2_grpc, mcp_pb2
 from mesh.config import MeshSettings
-
 from services.meshctl.connection import (
     TIMEOUT,
     RunningMesh,
@@ -269,7 +267,4 @@ def _skill_to_dict(skill: agent_pb2.Skill) -> dict[str, object]:
 
 
 def _first_sentence(text: str) -> str:
-    sentence = text.strip().split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
-    return sentence
-
-
+    return text.strip().split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")

@@ -27,5 +27,3 @@ async def probe_call(settings: MeshSettings, mesh_file: MeshFile) -> str:
 def _brief(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) < 120 else f"{text[:117]}..."
-
-
