@@ -6,6 +6,7 @@ Here a pidfd tells of the exit, and the child stays a zombie, which keeps the nu
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any, Literal
 
 from mesh.runtime.orphans import MARK, orphanage
 from mesh.runtime.output import KEPT_LINES, OutputLog
@@ -24,7 +26,8 @@ from mesh.telemetry import get_logger
 
 _READ_BYTES = 64 * 1024
 _PIPE_LIMIT = 64 * 1024
-_POLL_SECONDS = 0.01
+_FIRST_POLL_SECONDS = 0.005
+_LONGEST_POLL_SECONDS = 0.05
 _LAST_WORDS_SECONDS = 0.2
 _KILLED_SECONDS = 5.0
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -148,33 +151,48 @@ class Child:
 
     async def _end(self) -> None:
         """End the group and what escaped from it, and reap the child. Not to be cancelled: see `_hurry`."""
+        hurried = asyncio.ensure_future(self._hurry.wait())
         deadline = self._loop.time() + self._spec.grace
         try:
-            if not await self._signal_group(signal.SIGTERM, until=deadline):
-                _log.warning("child_killed", child=self._spec.name, grace=self._spec.grace)
+            if not await self._signal_group(signal.SIGTERM, until=deadline, unless=hurried):
+                _log.warning("child_killed", child=self._spec.name, pid=self.pid, grace=self._spec.grace)
                 await self._signal_group(signal.SIGKILL, until=self._loop.time() + _KILLED_SECONDS)
-            left = 0.0 if self._hurry.is_set() else max(0.0, deadline - self._loop.time())
+            left = 0.0 if hurried.done() else max(0.0, deadline - self._loop.time())
             await orphanage.end(self._token, grace=left)
+            if self._readers:
+                await asyncio.wait(self._readers, timeout=_LAST_WORDS_SECONDS)
         finally:
+            hurried.cancel()
             self._close_pipes()
             await asyncio.gather(*self._readers, return_exceptions=True)
             self._reap()
 
-    async def _signal_group(self, number: signal.Signals, *, until: float) -> bool:
-        """Signal all of the group and tell whether all of it has gone before `until`."""
-        if not has_living_member(self.pid):
+    async def _signal_group(
+        self, number: signal.Signals, *, until: float, unless: asyncio.Future[Literal[True]] | None = None
+    ) -> bool:
+        """Signal all of the group and tell whether all of it has gone before `until`, and before `unless` is done."""
+        if not self._is_group_alive():
             return True
-        os.killpg(self.pid, number)
-        while has_living_member(self.pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+        pause = _FIRST_POLL_SECONDS
+        while self._is_group_alive():
             left = until - self._loop.time()
-            if left <= 0 or (self._hurry.is_set() and number != signal.SIGKILL):
+            if left <= 0 or (unless is not None and unless.done()):
                 return False
-            try:
-                async with asyncio.timeout(min(left, _POLL_SECONDS)):
-                    await (self._hurry.wait() if number != signal.SIGKILL else asyncio.sleep(_POLL_SECONDS))
-            except TimeoutError:
-                continue
+            # The kernel tells of the child's exit; only for what it left behind there is nothing but looking again.
+            signs: list[asyncio.Future[Any]] = [] if unless is None else [unless]
+            if not self._exited.done():
+                await asyncio.wait((*signs, self._exited), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            elif signs:
+                await asyncio.wait(signs, timeout=min(left, pause))
+            else:
+                await asyncio.sleep(min(left, pause))
+            pause = min(pause * 2, _LONGEST_POLL_SECONDS)
         return True
+
+    def _is_group_alive(self) -> bool:
+        return not self._exited.done() or has_living_member(self.pid)
 
     def _close_pipes(self) -> None:
         for transport in self._transports:
@@ -183,6 +201,9 @@ class Child:
                 transport.abort()
             else:
                 transport.close()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def _reap(self) -> None:
         """Reap the child, which is dead by now unless the kernel holds it in an uninterruptible call."""

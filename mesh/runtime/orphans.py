@@ -1,16 +1,16 @@
 """Processes that lost their parent below this one.
 
-A child may leave its process group (setsid) and start processes that outlive it. Nobody would end them: they would go to
-process 1. So this process declares itself their subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) and gets them as children
-of its own.
+A child may leave its process group (setsid) and start processes that outlive it. They would go to process 1, and
+nobody would end them. So this process declares itself their subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) and gets them
+as children of its own.
 
     open_child  marks the environment of what it starts: MESH_CHILD=OUTER/TOKEN, which descendants inherit
     an orphan   is a child of ours that carries one of our tokens and was not started by us
     its end     comes with the end of the child whose token it carries; while that child lives, a daemon may live, too
 
-Children that other code of this process started (asyncio, subprocess.run) carry no token of ours and are never touched,
-nor waited for. No pid is signalled that could have been given to somebody else meanwhile: a child's pid stays its own until
-it is reaped, orphans are reaped only here, and each is looked at again before each signal.
+Children that other code of this process started (asyncio, subprocess.run) carry no token of ours and are never touched
+nor waited for. No pid is signalled that somebody else could have got meanwhile: a child's pid stays its own until it is
+reaped, orphans are reaped only here, and each is looked at again before each signal.
 """
 
 import asyncio

@@ -17,8 +17,8 @@ _log = get_logger(__name__)
 class OutputLog:
     """Logs the lines of one stream of a child ("child_output"), at most `rate` a second after a burst of `burst`.
 
-    A line is cut after MAX_LINE_BYTES; what is longer takes no memory. Lines over the rate are counted and their number is
-    logged ("child_output_dropped") before the next line that passes, or at the end. `last` takes every line, also those dropped.
+    A line is cut after MAX_LINE_BYTES; what is longer takes no memory. Lines over the rate are counted; their number
+    is logged ("child_output_dropped") before the next line that passes, or at the end. `last` takes all lines.
     """
 
     def __init__(

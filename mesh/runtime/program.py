@@ -25,7 +25,6 @@ def run_program(main: Callable[[Stop], Awaitable[None]], *, service: str) -> int
         configure_logs(service)
         _log.error("program_failed", reason=err.reason, error=str(err))
         return 1
-    failures: list[MeshError] = []
     with open_telemetry(service):
         try:
             asyncio.run(_run(main))

@@ -2,16 +2,17 @@
 
 A child is told to be killed when its parent dies (PR_SET_PDEATHSIG). Only the child itself can ask for that, between
 fork and exec, hence a `preexec_fn`. Python warns of it where other threads run, and gRPC has several: a lock that one
-of them holds at the moment of the fork stays locked in the child for ever. So the function does nothing but one call of
-a C function that was looked up before, through PyDLL, which does not even let go of the GIL: it imports nothing, allocates next
-to nothing and takes no lock. The alternatives are worse: a wrapper program (setpriv) is not everywhere, and a thread in
-the child that watches the parent cannot be put into programs that are not ours.
+of them holds at the moment of the fork stays locked in the child for ever. So the function only calls a C function that
+was looked up before, through PyDLL, which does not even let go of the GIL: it imports nothing and takes no lock. The
+alternatives are worse: a wrapper program (setpriv) is not everywhere, and a thread in the child that watches the parent
+cannot be put into programs that are not ours.
 
 The kernel sends the signal when the *thread* that forked ends, not the process (prctl(2), PR_SET_PDEATHSIG): children
 must be started from the thread of the event loop, never from a pool.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from mesh.errors import InvalidInput, MeshError, ResourceExhausted
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+_NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE)
 
 _prctl = ctypes.PyDLL(None).prctl
 _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
@@ -54,7 +57,7 @@ def spawn(
             os._exit(127)
 
     try:
-        return subprocess.Popen(  # noqa: PLW1509 - see the docstring of the module
+        return subprocess.Popen(
             command,
             bufsize=0,
             stdin=subprocess.PIPE if pipe_stdin else subprocess.DEVNULL,
@@ -63,7 +66,7 @@ def spawn(
             cwd=cwd,
             env=dict(env),
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - see the docstring of the module
         )
     except (OSError, ValueError) as err:
         raise _explain(err, command, cwd) from err
@@ -76,7 +79,11 @@ def _explain(err: OSError | ValueError, command: tuple[str, ...], cwd: str | Non
             f"{program!r} cannot be started: {err.strerror}.", fix="Free memory, or raise the limit of processes."
         )
     if isinstance(err, ValueError):
-        return InvalidInput(f"The command {program!r} holds a NUL character.", field="command", fix="Remove it.")
+        return InvalidInput(
+            f"{program!r} cannot be started with these arguments or variables: {err}.",
+            field="command",
+            fix="Remove NUL characters from them, and = from the names of variables.",
+        )
     if cwd is not None and err.filename == cwd:
         return InvalidInput(
             f"{program!r} cannot be started in {cwd}: {err.strerror}.", field="cwd", fix="Name a directory that exists."
@@ -93,6 +100,3 @@ def _explain(err: OSError | ValueError, command: tuple[str, ...], cwd: str | Non
         field="command",
         fix="Give a program that may be executed; a script needs a #! line.",
     )
-
-
-_NO_ROOM = (11, 12, 23, 24)  # EAGAIN, ENOMEM, ENFILE, EMFILE

@@ -3,6 +3,9 @@
 import os
 import sys
 
+# structlog imports rich for its console output, which JSON logs never use: 5 MB of every bridge.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+
 from mesh.errors import MeshError
 from mesh.runtime import run_program
 from services.mcp_bridge import app

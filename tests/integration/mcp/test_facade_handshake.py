@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+import pytest_asyncio
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
 from agentmesh.mcp.v1 import mcp_pb2
@@ -13,13 +14,13 @@ from agentmesh.mcp.v1 import mcp_pb2
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bridge(open_bridge: Any, server_command: Any) -> AsyncIterator[Any]:
     async with open_bridge(server_command("low_level_server")) as bridge:
         yield bridge
 
 
-@pytest.fixture(scope="module", params=["stdio", "http"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["stdio", "http"])
 async def high_level(
     request: Any, open_bridge: Any, server_command: Any, http_server: Callable[..., str]
 ) -> AsyncIterator[Any]:

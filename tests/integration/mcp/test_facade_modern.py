@@ -7,12 +7,13 @@ from typing import Any
 
 import grpc.aio
 import pytest
+import pytest_asyncio
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
 from agentmesh.mcp.v1 import mcp_pb2
 
 
-@pytest.fixture(scope="module", params=["stdio", "http"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["stdio", "http"])
 async def bridge(
     request: Any, open_bridge: Any, server_command: Any, http_server: Callable[..., str]
 ) -> AsyncIterator[Any]:

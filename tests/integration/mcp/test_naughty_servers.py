@@ -54,12 +54,14 @@ async def test_a_hung_call_ends_at_its_deadline_and_others_go_on(bridge: Any) ->
 
 async def test_a_crash_fails_the_calls_in_flight_with_what_was_said_and_the_next_call_works(bridge: Any) -> None:
     first = await bridge.text("pid")
-    hung = [asyncio.create_task(bridge.text("hang")) for _ in range(3)]
+    hung = [bridge.stub.CallTool(pb.CallToolRequest(name="hang"), timeout=20) for _ in range(3)]
+    for call in hung:
+        assert (await call.read()).WhichOneof("event") == "progress"
     async with failing_with(grpc.StatusCode.UNAVAILABLE, "exited with code 3", "disk on fire"):
         await bridge.text("crash")
     for call in hung:
         async with failing_with(grpc.StatusCode.UNAVAILABLE, "disk on fire"):
-            await call
+            await call.read()
     assert await bridge.text("pid") != first
 
 

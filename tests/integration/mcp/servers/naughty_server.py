@@ -41,8 +41,8 @@ def call(request_id, name, arguments):
             send(id=request_id, result=result_of(f"ok {arguments.get('n', '')}"))
         case "pid":
             send(id=request_id, result=result_of(os.getpid()))
-        case "hang":
-            pass  # never answered
+        case "hang":  # never answered
+            send(method="notifications/progress", params={"progressToken": request_id, "progress": 0.5})
         case "crash":
             print("about to crash: disk on fire", file=sys.stderr, flush=True)
             os._exit(arguments.get("code", 3))
