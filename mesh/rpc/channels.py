@@ -107,8 +107,12 @@ def _interceptors() -> list[grpc.aio.ClientInterceptor]:
 async def open_target(
     target: str, *, authority: str | None = None, credentials: grpc.ChannelCredentials | None = None
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to any gRPC target ("unix:PATH", "HOST:PORT"). Opening does not connect; the first call does."""
-    options = [*_OPTIONS, *((("grpc.default_authority", authority),) if authority else ())]
+    """A channel to any gRPC target ("unix:PATH", "HOST:PORT"). Opening does not connect; the first call does.
+
+    With credentials, `authority` is also the DNS name that the server's certificate must have.
+    """
+    names = ("grpc.default_authority", *(("grpc.ssl_target_name_override",) if credentials else ()))
+    options = [*_OPTIONS, *((name, authority) for name in names if authority)]
     if credentials is None:
         channel = grpc.aio.insecure_channel(target, options=options, interceptors=_interceptors())
     else:

@@ -197,8 +197,10 @@ class Child:
     def _close_pipes(self) -> None:
         for transport in self._transports:
             if isinstance(transport, asyncio.WriteTransport):
-                # Not close(): it would wait for a reader that has gone.
-                transport.abort()
+                # Not close(): it would wait for a reader that has gone. And nothing where the pipe is closed already,
+                # by the owner or because its reader went: abort() fails then.
+                if not transport.is_closing() or transport.get_write_buffer_size():
+                    transport.abort()
             else:
                 transport.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

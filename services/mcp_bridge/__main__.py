@@ -6,10 +6,10 @@ import sys
 # structlog imports rich for its console output, which JSON logs never use: 5 MB of every bridge.
 sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
 
-from mesh.errors import MeshError
-from mesh.runtime import run_program
-from services.mcp_bridge import app
-from services.mcp_bridge.settings import BridgeSettings
+from mesh.errors import MeshError  # noqa: E402
+from mesh.runtime import run_program  # noqa: E402
+from services.mcp_bridge import app  # noqa: E402
+from services.mcp_bridge.settings import BridgeSettings  # noqa: E402
 
 
 def main() -> int:

@@ -1,0 +1,62 @@
+"""TLS for the control plane's own ports, with a certificate from its own authority that renews itself."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from mesh.identity.authority import CertificateAuthority, SignedCertificate, utc_now
+from mesh.identity.svid import create_key
+from mesh.model import SpiffeId
+
+CONTROL_PLANE = "control-plane"
+TLS_NAME = f"{CONTROL_PLANE}.mesh"
+"""The DNS name in the control plane's certificate; gRPC clients check it, Envoy checks the SPIFFE id."""
+
+
+class ServerTls:
+    """Server credentials of one port."""
+
+    def __init__(
+        self, authority: CertificateAuthority, spiffe_id: SpiffeId, *, require_client_certificate: bool
+    ) -> None:
+        self._authority = authority
+        self._spiffe_id = spiffe_id
+        self._lock = threading.Lock()
+        self._private_key, self._csr = create_key()
+        self._signed = self._sign()
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            self._configuration(), self._renewed, require_client_authentication=require_client_certificate
+        )
+
+    def _sign(self) -> SignedCertificate:
+        return self._authority.sign(self._csr, self._spiffe_id, reason="control-plane", dns_names=(TLS_NAME,))
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        # The root goes along, so that a workload with nothing but a token can compare its fingerprint.
+        chain = (self._signed.chain_pem + self._authority.bundle_pem).encode()
+        return grpc.ssl_server_certificate_configuration(
+            [(self._private_key.encode(), chain)], self._authority.bundle_pem.encode()
+        )
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Asked by gRPC before each handshake, in a thread of its own; None: no change."""
+        with self._lock:
+            if utc_now() < self._signed.renew_time:
+                return None
+            self._signed = self._sign()
+            return self._configuration()
+
+
+@asynccontextmanager
+async def open_server_credentials(
+    authority: CertificateAuthority,
+    service: str = CONTROL_PLANE,
+    *,
+    require_client_certificate: bool,
+    namespace: str = "default",
+) -> AsyncIterator[ServerTls]:
+    """Credentials for a port of `service`, renewed at half life at the next handshake."""
+    spiffe_id = SpiffeId(authority.trust_domain, namespace, service)
+    yield ServerTls(authority, spiffe_id, require_client_certificate=require_client_certificate)
