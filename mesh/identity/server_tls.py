@@ -27,7 +27,9 @@ class ServerTls:
         self._private_key, self._csr = create_key()
         self._signed = self._sign()
         self.credentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._renewed, require_client_authentication=require_client_certificate
+            self._configuration(),
+            self._renewed,  # type: ignore[arg-type]  # the stubs forget that None means "no change"
+            require_client_authentication=require_client_certificate,
         )
 
     def _sign(self) -> SignedCertificate:

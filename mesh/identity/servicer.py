@@ -17,11 +17,10 @@ _log = get_logger(__name__)
 
 def peer_spiffe_id(context: Any) -> SpiffeId:
     """Who the caller is by the certificate of its TLS connection; raises Unauthenticated when there is none."""
-    found = context.auth_context().get("peer_spiffe_id") or ()
+    found: list[bytes] = list(context.auth_context().get("peer_spiffe_id") or ())
     try:
-        (text,) = found
-        return SpiffeId.parse(text.decode())
-    except (ValueError, UnicodeDecodeError, InvalidInput) as err:
+        return SpiffeId.parse(b"".join(found).decode())
+    except (UnicodeDecodeError, InvalidInput) as err:
         raise Unauthenticated(
             "The connection shows no identity of this mesh.",
             reason="NO_PEER_IDENTITY",
