@@ -10,7 +10,8 @@ as children of its own.
 
 Children that other code of this process started (asyncio, subprocess.run) carry no token of ours and are never touched
 nor waited for. No pid is signalled that somebody else could have got meanwhile: a child's pid stays its own until it is
-reaped, orphans are reaped only here, and each is looked at again before each signal.
+reaped, orphans are reaped only here, and each is looked at again before each signal. The price: an orphan that led a
+session of its own and died before anyone looked cannot be told from such a child, and stays a zombie.
 """
 
 import asyncio

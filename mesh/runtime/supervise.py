@@ -29,11 +29,11 @@ async def supervise(
     """
     wished = asyncio.ensure_future(stop.wait())
     try:
-        while not wished.done():
+        while not stop.is_set:
             started = time.monotonic()
             async with open_child(spec) as child:
                 await _run_once(child, on_start, wished)
-                if wished.done():
+                if stop.is_set:
                     return
                 code, said = child.returncode, child.last_output
             if time.monotonic() - started >= _STABLE_SECONDS:

@@ -49,11 +49,12 @@ class _StderrWriter:
     debug = info = warning = warn = error = critical = fatal = exception = log = msg
 
 
-def configure_logs(service: str, *, level: str = "info") -> None:
+def configure_logs(service: str, *, level: str = "info", is_for_foreign: bool = True) -> None:
     """Send the logs of this process to stderr as JSON lines of `service`, from `level` up.
 
-    May be called again, for example by tests; loggers that exist already follow. Raises InvalidInput for a level that
-    is not debug, info, warning, error or critical.
+    With `is_for_foreign` the logs of other packages, which use the standard library's `logging`, come out in the same
+    form. May be called again, for example by tests; loggers that exist already follow. Raises InvalidInput for a level
+    that is not debug, info, warning, error or critical.
     """
     threshold = _LEVELS.get(level.lower())
     if threshold is None:
@@ -75,6 +76,11 @@ def configure_logs(service: str, *, level: str = "info") -> None:
         logger_factory=_StderrWriter,
         cache_logger_on_first_use=False,
     )
+    if is_for_foreign:
+        _route_foreign(enrich, render, threshold)
+
+
+def _route_foreign(enrich: list[Processor], render: list[Processor], threshold: int) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *enrich],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
@@ -89,7 +95,12 @@ def configure_logs(service: str, *, level: str = "info") -> None:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger whose lines carry `name`; may be made at import, before `configure_logs`."""
+    """A logger whose lines carry `name`; may be made at import, before `configure_logs`.
+
+    Until then lines of all levels go to stderr: structlog's own default is stdout, which is for a program's answers.
+    """
+    if not structlog.is_configured():
+        configure_logs("", level="debug", is_for_foreign=False)
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
 
@@ -113,7 +124,8 @@ class _ServiceAdder:
         self._service = service
 
     def __call__(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event.setdefault("service", self._service)
+        if self._service:
+            event.setdefault("service", self._service)
         return event
 
 

@@ -35,7 +35,8 @@ def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
-            while not condition():
+            # Processes outside of this one tell nothing; there is only looking again.
+            while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     return wait

@@ -112,7 +112,9 @@ async def test_group_is_ended_when_the_body_raises(python: Python, is_alive: IsA
     assert not is_alive(child.pid)
 
 
-async def test_group_is_ended_when_the_body_is_cancelled(python: Python, is_alive: IsAlive) -> None:
+async def test_group_is_ended_when_the_body_is_cancelled(
+    python: Python, is_alive: IsAlive, eventually: Eventually
+) -> None:
     pids: list[int] = []
 
     async def body() -> None:
@@ -121,8 +123,7 @@ async def test_group_is_ended_when_the_body_is_cancelled(python: Python, is_aliv
             await child.wait()
 
     task = asyncio.create_task(body())
-    while not pids:
-        await asyncio.sleep(0)
+    await eventually(lambda: pids)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -211,9 +212,11 @@ asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert is_alive(pid)
-        parent.kill()
+        try:
+            pid = int(parent.stdout.readline())
+            assert is_alive(pid)
+        finally:
+            parent.kill()
     asyncio.run(_gone(eventually, is_alive, pid))
 
 
@@ -232,12 +235,12 @@ async def test_children_start_beside_busy_grpc_threads(python: Python) -> None:
             with grpc.insecure_channel("unix:/nonexistent") as channel:
                 channel.unary_unary("/x/Y")
 
-    threads = [threading.Thread(target=spin) for _ in range(4)]
+    threads = [threading.Thread(target=spin) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
         async with asyncio.timeout(60):
-            for _ in range(20):
+            for _ in range(5):
                 async with open_child(ChildSpec(name="probe", command=("true",))) as child:
                     assert await child.wait() == 0
     finally:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from mesh.runtime import ChildSpec, adopt_orphans, open_child
 from mesh.runtime.orphans import MARK, orphanage
@@ -45,7 +46,7 @@ async def test_what_comes_up_when_an_orphan_ends_is_ended_too(python: Python, ev
             await eventually(lambda: _children(middle))
             inner = _children(middle)[0]
         for pid in (middle, inner):
-            assert not os.path.exists(f"/proc/{pid}")
+            assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_daemon_of_a_living_child_lives(python: Python, is_alive: IsAlive, eventually: Eventually) -> None:
@@ -68,17 +69,17 @@ time.sleep(600)
 
 
 async def test_dead_orphan_is_reaped_while_its_child_lives(python: Python, eventually: Eventually) -> None:
-    starter = daemon("import time; time.sleep(600)")
-    code = f"""
-import subprocess, sys, time
-print(subprocess.run([sys.executable, '-c', {starter!r}], capture_output=True, text=True).stdout, flush=True)
+    code = """
+import subprocess, time
+print(subprocess.run(['sh', '-c', 'sleep 600 >/dev/null 2>&1 & echo $!'], capture_output=True, text=True).stdout,
+      flush=True)
 time.sleep(600)
 """
     async with adopt_orphans(), open_child(python(code)) as child:
         await eventually(lambda: child.last_output)
         pid = int(child.last_output[0])
         os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+        await eventually(lambda: not Path(f"/proc/{pid}").exists())
 
 
 async def test_children_of_other_code_are_neither_ended_nor_reaped(python: Python) -> None:

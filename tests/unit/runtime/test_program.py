@@ -28,7 +28,12 @@ async def main(stop):
 sys.exit(run_program(main, service='probe'))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+        [sys.executable, "-c", code],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
     )
     return done.returncode, [json.loads(line) for line in done.stderr.splitlines()]
 

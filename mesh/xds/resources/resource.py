@@ -1,0 +1,37 @@
+"""A built resource: bytes with a name and a version."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import json_format
+
+from mesh.errors import Internal
+from mesh.xds.descriptors import envoy_message, envoy_pool
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One serialized xDS resource. `version` is a hash of `body`: equal content has equal versions."""
+
+    type_url: str
+    name: str
+    version: str = field(compare=True)
+    body: bytes = field(repr=False, compare=False)
+
+
+def build_resource(type_url: str, name: str, literal: Mapping[str, Any]) -> Resource:
+    """Serialize a literal in protobuf's JSON form; raises Internal when it does not fit Envoy's API."""
+    message = envoy_message(type_url.rpartition("/")[2])()
+    try:
+        json_format.ParseDict(literal, message, descriptor_pool=envoy_pool())
+    except json_format.ParseError as err:
+        raise Internal(f"The resource {name} does not fit Envoy's API: {err}.", reason="RESOURCE_NOT_BUILT") from err
+    body = message.SerializeToString(deterministic=True)
+    return Resource(type_url, name, hashlib.sha256(body).hexdigest()[:16], body)
+
+
+def any_of(message: str, literal: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A literal of google.protobuf.Any that holds `message`, a full name below "envoy."."""
+    return {"@type": f"type.googleapis.com/envoy.{message}", **(literal or {})}
