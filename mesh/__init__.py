@@ -13,4 +13,11 @@ Arrows point down only:
     errors
 """
 
+import os as _os
+
+# Before anything imports grpc, which reads it then: the fork handlers of gRPC's C core crash a child between fork and
+# exec while a server or a channel is in use (grpcio 1.85.1: one start in a hundred, more under load). Children that
+# only execute a program need no handlers.
+_os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 __version__ = "0.1.0"

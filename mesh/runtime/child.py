@@ -163,9 +163,10 @@ class Child:
                 await asyncio.wait(self._readers, timeout=_LAST_WORDS_SECONDS)
         finally:
             hurried.cancel()
+            # First, so that whatever fails in closing pipes leaves no zombie.
+            self._reap()
             self._close_pipes()
             await asyncio.gather(*self._readers, return_exceptions=True)
-            self._reap()
 
     async def _signal_group(
         self, number: signal.Signals, *, until: float, unless: asyncio.Future[Literal[True]] | None = None

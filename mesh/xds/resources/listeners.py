@@ -48,7 +48,9 @@ def build_inbound(spec: ProxySpec, identity: SpiffeId) -> Resource:
 # UF: the sidecar could not connect to its application. The request has reached nobody.
 _MARK_NOT_DELIVERED = {
     "filter": {"response_flag_filter": {"flags": ["UF"]}},
-    "headers_to_add": [{"header": {"key": NOT_DELIVERED, "value": "true"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    "headers_to_add": [
+        {"header": {"key": NOT_DELIVERED, "value": "true"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    ],
 }
 
 

@@ -1,6 +1,5 @@
 """Routes: by authority inside of the mesh, by authority or header at the edge."""
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 

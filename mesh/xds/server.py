@@ -1,0 +1,213 @@
+"""The ADS server: streams of proxies on one side, the state of the mesh on the other."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+
+from mesh.errors import InvalidInput, MeshError, PermissionDenied, Unauthenticated
+from mesh.model import ProxySpec, SpiffeId
+from mesh.state import MeshState, StateStore
+from mesh.telemetry import get_logger
+from mesh.xds.descriptors import envoy_message, envoy_pool
+from mesh.xds.reconcile import Reconciler
+from mesh.xds.snapshot import Snapshot
+from mesh.xds.status import ProxyStatus
+from mesh.xds.stream import AdsStream, DeltaStream, StateStream
+
+_log = get_logger(__name__)
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+
+_MOST_WAITING_REQUESTS = 64
+"""Requests of one stream that may wait to be read; a client that sends faster is held up by gRPC's flow control."""
+
+
+def identity_of_peer(context: Any) -> SpiffeId:
+    """Who the proxy is by its certificate; raises Unauthenticated when it shows none of a mesh."""
+    found: list[bytes] = list(context.auth_context().get("peer_spiffe_id") or ())
+    try:
+        return SpiffeId.parse(b"".join(found).decode())
+    except (UnicodeDecodeError, InvalidInput) as err:
+        raise Unauthenticated(
+            "The proxy shows no identity of this mesh.",
+            reason="NO_PEER_IDENTITY",
+            fix="Start it with `meshctl run`, which gets it a certificate.",
+        ) from err
+
+
+class _Connection:
+    """A stream with its way to be woken."""
+
+    def __init__(self, stream: AdsStream, spec: ProxySpec | None) -> None:
+        self.stream = stream
+        self.spec = spec
+        self.wake = asyncio.Event()
+        self.requests: deque[Any] = deque()
+        self.room = asyncio.Event()
+        self.is_ended = False
+
+
+class AdsServer:
+    """Serves ADS from `store`. Belongs to one event loop; `handler` goes on a grpc.aio server, `run` into a task.
+
+    Streams wait for `ready`, if one is given, before they say anything: a control plane that knows nothing yet must
+    not tell proxies that nothing exists.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        *,
+        identity_of: Callable[[Any], SpiffeId] = identity_of_peer,
+        ready: asyncio.Event | None = None,
+    ) -> None:
+        self._store = store
+        self._identity_of = identity_of
+        self._ready = ready
+        self._reconciler = Reconciler()
+        self._connections: set[_Connection] = set()
+        self._draining = False
+
+    @property
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The handler of both methods of AggregatedDiscoveryService."""
+        discovery = "envoy.service.discovery.v3."
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                    self._serve_delta,
+                    envoy_message(f"{discovery}DeltaDiscoveryRequest").FromString,
+                    envoy_message(f"{discovery}DeltaDiscoveryResponse").SerializeToString,
+                ),
+                "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                    self._serve_state,
+                    envoy_message(f"{discovery}DiscoveryRequest").FromString,
+                    envoy_message(f"{discovery}DiscoveryResponse").SerializeToString,
+                ),
+            },
+        )
+
+    def proxies(self) -> tuple[ProxyStatus, ...]:
+        """All connected proxies."""
+        return tuple(connection.stream.status() for connection in self._connections)
+
+    async def run(self) -> None:
+        """Follow the store for ever. When cancelled, all streams end."""
+        try:
+            async for state in self._store.watch():
+                for connection in tuple(self._connections):
+                    self._offer(connection, state)
+        finally:
+            self._draining = True
+            for connection in self._connections:
+                connection.wake.set()
+
+    def _offer(self, connection: _Connection, state: MeshState) -> None:
+        try:
+            snapshot = self._snapshot_of(connection, state)
+        except MeshError as err:
+            # The proxy keeps what it has; the others must not suffer for it.
+            _log.error("snapshot_not_built", node=connection.stream.node_id, reason=err.reason, error=str(err))
+            return
+        connection.stream.set_snapshot(snapshot, state.version)
+        connection.wake.set()
+
+    def _snapshot_of(self, connection: _Connection, state: MeshState) -> Snapshot:
+        if connection.spec is None:
+            return self._reconciler.client_snapshot(state, connection.stream.spiffe_id.service)
+        return self._reconciler.sidecar_snapshot(state, connection.spec)
+
+    async def _serve_delta(self, requests: AsyncIterator[Any], context: Any) -> None:
+        await self._serve(requests, context, DeltaStream)
+
+    async def _serve_state(self, requests: AsyncIterator[Any], context: Any) -> None:
+        await self._serve(requests, context, StateStream)
+
+    async def _serve(
+        self, requests: AsyncIterator[Any], context: Any, kind: type[DeltaStream] | type[StateStream]
+    ) -> None:
+        identity = self._identity_of(context)
+        try:
+            first = await anext(aiter(requests))
+        except StopAsyncIteration:
+            return
+        connection = self._connect(first, identity, kind)
+        if self._ready is not None:
+            await self._ready.wait()
+        state = self._store.current
+        connection.stream.set_snapshot(self._snapshot_of(connection, state), state.version)
+        self._connections.add(connection)
+        _log.info("proxy_connected", node=connection.stream.node_id, protocol=connection.stream.protocol)
+        reader = asyncio.ensure_future(_read(requests, connection))
+        try:
+            await self._write(connection, context)
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError, grpc.RpcError, grpc.aio.AioRpcError):
+                await reader
+            self._connections.discard(connection)
+            _log.info("proxy_disconnected", node=connection.stream.node_id)
+
+    def _connect(self, first: Any, identity: SpiffeId, kind: type[DeltaStream] | type[StateStream]) -> _Connection:
+        node = first.node
+        agent = node.user_agent_name
+        if node.HasField("user_agent_build_version"):
+            version = node.user_agent_build_version.version
+            agent = f"{agent} {version.major_number}.{version.minor_number}.{version.patch}"
+        try:
+            self._check_node(node.id, identity)
+            spec = None
+            if not agent.startswith("gRPC"):
+                metadata = MessageToDict(node.metadata, descriptor_pool=envoy_pool())
+                spec = ProxySpec.from_metadata(node.id, metadata)
+        except MeshError as err:
+            _log.warning("node_refused", node=node.id[:200], peer=str(identity), reason=err.reason)
+            raise
+        connection = _Connection(kind(node.id, identity, agent), spec)
+        connection.stream.receive(first)
+        return connection
+
+    def _check_node(self, node_id: str, identity: SpiffeId) -> None:
+        """Refuse a node that claims to belong to another service than its certificate says."""
+        service = node_id.partition("/")[0]
+        if identity != self._store.current.spiffe_id(service):
+            raise PermissionDenied(
+                f"{identity} may not have the configuration of {node_id!r}.",
+                reason="WRONG_NODE",
+                field="node.id",
+                fix="A node id is SERVICE/INSTANCE of the service in the certificate.",
+            )
+
+    async def _write(self, connection: _Connection, context: Any) -> None:
+        """Send what is due until the client or the server is done. A slow client holds up only itself."""
+        while not self._draining:
+            connection.wake.clear()
+            while connection.requests:
+                connection.stream.receive(connection.requests.popleft())
+                connection.room.set()
+            response = connection.stream.next_response()
+            if response is not None:
+                await context.write(response)
+                connection.wake.set()
+            elif connection.is_ended and not connection.requests:
+                return
+            await connection.wake.wait()
+
+
+async def _read(requests: AsyncIterator[Any], connection: _Connection) -> None:
+    try:
+        async for request in requests:
+            while len(connection.requests) >= _MOST_WAITING_REQUESTS:
+                connection.room.clear()
+                await connection.room.wait()
+            connection.requests.append(request)
+            connection.wake.set()
+    finally:
+        connection.is_ended = True
+        connection.wake.set()

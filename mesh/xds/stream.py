@@ -1,0 +1,259 @@
+"""One ADS stream, without I/O: requests in, responses out.
+
+`receive` takes a request, `next_response` gives what is to be sent next, until it gives None. The order of types is make
+before break: clusters and endpoints are added before the listeners and routes that use them, and removed after.
+"""
+
+import itertools
+from datetime import datetime
+from typing import Any
+
+from mesh.model import SpiffeId
+from mesh.telemetry import get_logger
+from mesh.xds import names
+from mesh.xds.descriptors import envoy_message
+from mesh.xds.resources import Resource
+from mesh.xds.resources.routes import build_empty_routes
+from mesh.xds.snapshot import EMPTY, Snapshot
+from mesh.xds.status import ProxyStatus, TypeRecord, TypeStatus, utc_now
+from mesh.xds.subscription import DeltaSubscription, Plan, StateSubscription
+
+_log = get_logger(__name__)
+
+
+class AdsStream:
+    """What both protocols share: who is there, what it should have, and how it went."""
+
+    protocol = ""
+
+    def __init__(self, node_id: str, spiffe_id: SpiffeId, user_agent: str) -> None:
+        self.node_id = node_id
+        self.spiffe_id = spiffe_id
+        self.user_agent = user_agent
+        self.connect_time: datetime = utc_now()
+        self._snapshot: Snapshot = EMPTY
+        self._version = ""
+        self._records: dict[str, TypeRecord] = {}
+        self._nonces = itertools.count(1)
+
+    def set_snapshot(self, snapshot: Snapshot, version: str) -> None:
+        """What the client should have from now on; `version` names the state that it was built from."""
+        self._snapshot = snapshot
+        self._version = version
+
+    def receive(self, request: Any) -> None:
+        """Take a request."""
+        raise NotImplementedError
+
+    def next_response(self) -> Any | None:
+        """The next response to send, which counts as sent; None when there is none now."""
+        raise NotImplementedError
+
+    def status(self) -> ProxyStatus:
+        """How the client is."""
+        return ProxyStatus(
+            node_id=self.node_id,
+            spiffe_id=self.spiffe_id,
+            service=self.spiffe_id.service,
+            protocol=self.protocol,
+            connect_time=self.connect_time,
+            user_agent=self.user_agent,
+            resources=tuple(
+                self._type_status(url, short) for url, short in names.SHORT_NAMES.items() if url in self._records
+            ),
+        )
+
+    def _type_status(self, type_url: str, short: str) -> TypeStatus:
+        record = self._records[type_url]
+        subscribed, held = self._counts(type_url)
+        return TypeStatus(
+            type=short,
+            subscribed=subscribed,
+            sent_version=record.sent_version,
+            acked_version=record.acked_version,
+            ack_time=record.ack_time,
+            nack_message=record.nack_message,
+            nack_time=record.nack_time,
+            held_back=held,
+        )
+
+    def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
+        raise NotImplementedError
+
+    def _record(self, type_url: str) -> TypeRecord:
+        return self._records.setdefault(type_url, TypeRecord())
+
+    def _note_nack(self, type_url: str, held: tuple[str, ...], message: str) -> None:
+        self._record(type_url).note_nack(message)
+        _log.error(
+            "config_rejected",
+            node=self.node_id,
+            type=names.SHORT_NAMES.get(type_url, type_url),
+            resources=",".join(held),
+            said=message,
+        )
+
+
+class DeltaStream(AdsStream):
+    """DeltaAggregatedResources, as Envoy speaks it."""
+
+    protocol = "delta"
+
+    def __init__(self, node_id: str, spiffe_id: SpiffeId, user_agent: str) -> None:
+        super().__init__(node_id, spiffe_id, user_agent)
+        self._subscriptions: dict[str, DeltaSubscription] = {}
+
+    def receive(self, request: Any) -> None:
+        url = request.type_url
+        subscription = self._subscriptions.setdefault(url, DeltaSubscription())
+        record = self._record(url)
+        if request.response_nonce:
+            if request.HasField("error_detail"):
+                held = subscription.refuse(request.response_nonce, request.error_detail.message)
+                if held:
+                    self._note_nack(url, held, request.error_detail.message)
+            elif subscription.acknowledge(request.response_nonce):
+                record.note_ack()
+        subscription.subscribe(
+            request.resource_names_subscribe,
+            request.resource_names_unsubscribe,
+            request.initial_resource_versions,
+            may_be_wildcard=url in names.WILDCARD_TYPES,
+        )
+
+    def next_response(self) -> Any | None:
+        # Added and changed things first, in order; the users of clusters wait until these are there.
+        for url in (names.CLUSTER, names.ENDPOINT):
+            if plan := self._plan(url, with_removals=False):
+                return self._respond(url, plan)
+        if self._clusters_are_settled():
+            for url in (names.LISTENER, names.ROUTE):
+                if plan := self._plan(url, with_removals=True):
+                    return self._respond(url, plan)
+        # What a client asks for and does not exist must be said at once: Envoy waits for it.
+        users_are_settled = self._is_quiet(names.LISTENER) and self._is_quiet(names.ROUTE)
+        for url in (names.CLUSTER, names.ENDPOINT):
+            plan = self._plan(url, with_removals=True)
+            if not users_are_settled and plan.removed:
+                unknown = self._never_sent(url, plan.removed)
+                plan = Plan(plan.resources, unknown)
+            if plan:
+                return self._respond(url, plan)
+        for url in self._subscriptions:
+            if url not in names.SHORT_NAMES and (plan := self._plan(url, with_removals=True)):
+                return self._respond(url, plan)
+        return None
+
+    def _plan(self, url: str, *, with_removals: bool) -> Plan:
+        subscription = self._subscriptions.get(url)
+        if subscription is None or subscription.is_waiting or subscription.is_first:
+            return Plan()
+        plan = subscription.plan(self._snapshot.of(url), with_removals=with_removals)
+        if url == names.ROUTE and plan.removed:
+            # Told that its routes do not exist, Envoy never becomes live: it gets empty ones instead.
+            empty = tuple(build_empty_routes(name) for name in plan.removed)
+            kept = tuple(r for r in empty if subscription.sent.get(r.name) != r.version)
+            return Plan((*plan.resources, *kept))
+        return plan
+
+    def _never_sent(self, url: str, removed: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in removed if name not in self._subscriptions[url].sent)
+
+    def _is_quiet(self, url: str) -> bool:
+        """True when nothing of the type waits or is to be sent."""
+        subscription = self._subscriptions.get(url)
+        if subscription is None:
+            return True
+        return not subscription.is_waiting and not self._plan(url, with_removals=True)
+
+    def _clusters_are_settled(self) -> bool:
+        """True when the client has all clusters and endpoints of the snapshot, or has refused them."""
+        clusters, endpoints = self._subscriptions.get(names.CLUSTER), self._subscriptions.get(names.ENDPOINT)
+        if clusters is None:
+            return True
+        if clusters.is_waiting or self._plan(names.CLUSTER, with_removals=False):
+            return False
+        needed = self._snapshot.endpoint_clusters & set(clusters.sent) - set(clusters.held)
+        if endpoints is None:
+            return not needed
+        if endpoints.is_waiting or self._plan(names.ENDPOINT, with_removals=False):
+            return False
+        return all(endpoints.wants(name) for name in needed)
+
+    def _respond(self, url: str, plan: Plan) -> Any:
+        nonce = str(next(self._nonces))
+        self._subscriptions[url].note_sent(plan, nonce)
+        self._record(url).sent_version = self._version
+        if url == names.CLUSTER:
+            self._force_endpoints(plan)
+        return envoy_message("envoy.service.discovery.v3.DeltaDiscoveryResponse")(
+            type_url=url,
+            nonce=nonce,
+            system_version_info=self._version,
+            resources=[_delta_resource(resource) for resource in plan.resources],
+            removed_resources=plan.removed,
+        )
+
+    def _force_endpoints(self, plan: Plan) -> None:
+        """A changed cluster warms until it gets its endpoints again, although Envoy does not ask for them."""
+        endpoints = self._subscriptions.get(names.ENDPOINT)
+        if endpoints is not None:
+            endpoints.forced |= {resource.name for resource in plan.resources} & endpoints.names
+
+    def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
+        subscription = self._subscriptions[type_url]
+        return len(subscription.sent), tuple(sorted(subscription.held))
+
+
+def _delta_resource(resource: Resource) -> Any:
+    return envoy_message("envoy.service.discovery.v3.Resource")(
+        name=resource.name,
+        version=resource.version,
+        resource={"type_url": resource.type_url, "value": resource.body},
+    )
+
+
+class StateStream(AdsStream):
+    """StreamAggregatedResources, as gRPC's own client speaks it."""
+
+    protocol = "state-of-the-world"
+
+    def __init__(self, node_id: str, spiffe_id: SpiffeId, user_agent: str) -> None:
+        super().__init__(node_id, spiffe_id, user_agent)
+        self._subscriptions: dict[str, StateSubscription] = {}
+
+    def receive(self, request: Any) -> None:
+        url = request.type_url
+        subscription = self._subscriptions.setdefault(url, StateSubscription())
+        record = self._record(url)
+        if request.response_nonce:
+            if request.HasField("error_detail"):
+                held = subscription.refuse(request.response_nonce)
+                if held:
+                    self._note_nack(url, held, request.error_detail.message)
+            elif subscription.acknowledge(request.response_nonce):
+                record.note_ack()
+        subscription.request(request.resource_names, may_be_wildcard=url in names.WILDCARD_TYPES)
+
+    def next_response(self) -> Any | None:
+        for url in names.PUSH_ORDER:
+            subscription = self._subscriptions.get(url)
+            if subscription is None or subscription.is_waiting:
+                continue
+            found = subscription.plan(self._snapshot.of(url))
+            if found is None or (not found and subscription.sent is None and url not in names.WILDCARD_TYPES):
+                continue
+            nonce = str(next(self._nonces))
+            subscription.note_sent(found, nonce)
+            self._record(url).sent_version = self._version
+            return envoy_message("envoy.service.discovery.v3.DiscoveryResponse")(
+                type_url=url,
+                nonce=nonce,
+                version_info=self._version,
+                resources=[{"type_url": resource.type_url, "value": resource.body} for resource in found],
+            )
+        return None
+
+    def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
+        subscription = self._subscriptions[type_url]
+        return len(subscription.sent or ()), tuple(sorted(subscription.held))

@@ -1,0 +1,206 @@
+"""What a client has asked for and has been sent, for one resource type of one stream. Plain data, no I/O.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol ; the differences between what it says and
+what Envoy 1.40 does are noted where they matter.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mesh.xds.resources import Resource
+from mesh.xds.snapshot import ByName
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the next response of a type holds."""
+
+    resources: tuple[Resource, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.resources or self.removed)
+
+
+@dataclass(slots=True)
+class DeltaSubscription:
+    """State of one type on a delta stream.
+
+    `sent` maps names to the versions that the client has, or was sent. `missing` are names that it was told do not
+    exist. `forced` are names that must be sent although their version is known: asked for anew, or needed by a cluster
+    that is warming. `held` maps names to versions that the client has refused; they are not sent again.
+    `outstanding` is what the response that is not acknowledged yet holds.
+    """
+
+    is_wildcard: bool = False
+    names: set[str] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    forced: set[str] = field(default_factory=set)
+    held: dict[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    outstanding: dict[str, str] = field(default_factory=dict)
+    is_first: bool = True
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while a response is not acknowledged: nothing else of this type is sent until then."""
+        return bool(self.nonce)
+
+    def subscribe(
+        self,
+        subscribe: Collection[str],
+        unsubscribe: Collection[str],
+        initial_versions: Mapping[str, str],
+        *,
+        may_be_wildcard: bool,
+    ) -> None:
+        """Take the names of a request. `initial_versions` is what the client has from an earlier stream."""
+        if self.is_first:
+            self.is_first = False
+            self.is_wildcard = may_be_wildcard and not subscribe
+            self.sent.update(initial_versions)
+        for name in subscribe:
+            if name == "*":
+                self.is_wildcard = True
+                continue
+            self.names.add(name)
+            # Asked for anew: to be answered even if nothing has changed, unless the client just said that it has it.
+            if name not in initial_versions:
+                self.forced.add(name)
+            self.missing.discard(name)
+        for name in unsubscribe:
+            if name == "*":
+                self.is_wildcard = False
+                kept = self.names
+                self.sent = {known: version for known, version in self.sent.items() if known in kept}
+                continue
+            self.names.discard(name)
+            self.forced.discard(name)
+            self.missing.discard(name)
+            if not self.is_wildcard:
+                self.sent.pop(name, None)
+                self.held.pop(name, None)
+
+    def wants(self, name: str) -> bool:
+        """True when the client has asked for the resource."""
+        return self.is_wildcard or name in self.names
+
+    def plan(self, available: ByName, *, with_removals: bool = True) -> Plan:
+        """What to send so that the client has `available`; empty when it has. Changes nothing."""
+        wanted: Iterable[str] = available if self.is_wildcard else sorted(self.names & set(available))
+        resources = tuple(available[name] for name in wanted if self._is_due(available[name]))
+        if not with_removals:
+            return Plan(resources)
+        gone = {name for name in self.sent if name not in available and self.wants(name)}
+        unknown = {name for name in self.names if name not in available and name not in self.missing}
+        return Plan(resources, tuple(sorted(gone | unknown)))
+
+    def _is_due(self, resource: Resource) -> bool:
+        if self.held.get(resource.name) == resource.version:
+            return False
+        return resource.name in self.forced or self.sent.get(resource.name) != resource.version
+
+    def note_sent(self, plan: Plan, nonce: str) -> None:
+        """A response with this plan has been sent."""
+        self.nonce = nonce
+        self.outstanding = {resource.name: resource.version for resource in plan.resources}
+        for resource in plan.resources:
+            self.sent[resource.name] = resource.version
+            self.forced.discard(resource.name)
+            self.missing.discard(resource.name)
+            self.held.pop(resource.name, None)
+        for name in plan.removed:
+            self.sent.pop(name, None)
+            self.forced.discard(name)
+            self.held.pop(name, None)
+            if name in self.names:
+                self.missing.add(name)
+
+    def acknowledge(self, nonce: str) -> bool:
+        """Take an ACK; False when it is not about the newest response."""
+        if not nonce or nonce != self.nonce:
+            return False
+        self.nonce, self.outstanding = "", {}
+        return True
+
+    def refuse(self, nonce: str, message: str) -> tuple[str, ...]:
+        """Take a NACK: hold back what its message names, or all of the response when it names nothing.
+
+        Envoy applies what is good in a response and names only what is bad. Returns the names that are held back.
+        """
+        if not nonce or nonce != self.nonce:
+            return ()
+        bad = [name for name in self.outstanding if _names(message, name)] or list(self.outstanding)
+        for name in bad:
+            self.held[name] = self.outstanding[name]
+        self.nonce, self.outstanding = "", {}
+        return tuple(sorted(bad))
+
+
+def _names(message: str, name: str) -> bool:
+    """True when the words of a NACK name a resource: as a word of its own."""
+    position = message.find(name)
+    while position >= 0:
+        before = message[position - 1] if position else " "
+        after = message[position + len(name)] if position + len(name) < len(message) else " "
+        if not (before.isalnum() or before in "-_.") and not (after.isalnum() or after in "-_"):
+            return True
+        position = message.find(name, position + 1)
+    return False
+
+
+@dataclass(slots=True)
+class StateSubscription:
+    """State of one type on a state-of-the-world stream.
+
+    The client names all that it wants in each request; each response holds all of that which exists.
+    """
+
+    names: frozenset[str] = frozenset()
+    is_wildcard: bool = False
+    sent: dict[str, str] | None = None
+    held: dict[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    is_waiting: bool = False
+    is_first: bool = True
+
+    def request(self, wanted: Collection[str], *, may_be_wildcard: bool) -> None:
+        """Take the names of a request. Names in a stale request count: the client sends them once."""
+        if self.is_first:
+            self.is_first = False
+            self.is_wildcard = may_be_wildcard and not wanted
+        self.is_wildcard = self.is_wildcard or "*" in wanted
+        named = frozenset(wanted) - {"*"}
+        if named != self.names:
+            self.names = named
+            self.sent = None
+
+    def plan(self, available: ByName) -> tuple[Resource, ...] | None:
+        """The next response, or None when the client has it."""
+        wanted = sorted(available if self.is_wildcard else self.names & set(available))
+        found = tuple(available[name] for name in wanted)
+        versions = {resource.name: resource.version for resource in found}
+        if self.sent == versions or (self.held and self.held == versions):
+            return None
+        return found
+
+    def note_sent(self, resources: tuple[Resource, ...], nonce: str) -> None:
+        """A response with these resources has been sent."""
+        self.sent = {resource.name: resource.version for resource in resources}
+        self.nonce, self.is_waiting, self.held = nonce, True, {}
+
+    def acknowledge(self, nonce: str) -> bool:
+        """Take an ACK; False when it is not about the newest response."""
+        if not nonce or nonce != self.nonce:
+            return False
+        self.is_waiting = False
+        return True
+
+    def refuse(self, nonce: str) -> tuple[str, ...]:
+        """Take a NACK: this exact set is not sent again. Returns the names in it."""
+        if not nonce or nonce != self.nonce:
+            return ()
+        self.is_waiting = False
+        self.held = dict(self.sent or {})
+        return tuple(sorted(self.held))
