@@ -1,18 +1,23 @@
-"""One way to call: channels that carry correlation, trace, deadlines and the mark of what may be retried."""
+"""One way to call: channels that carry correlation, trace, deadlines and the mark of what may be retried.
+
+    open_channel(NAME) ──> own sidecar's unix socket, authority NAME.mesh ──> any healthy instance of NAME
+
+A wrapper around the channel and not client interceptors: those cost a task per call, put each written message of a
+stream through a queue, and hide the call's own methods.
+"""
 
 import os
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import MethodOptions
-from opentelemetry import propagate
-from opentelemetry.instrumentation.grpc import aio_client_interceptors
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from mesh.errors import FailedPrecondition
+from mesh.model import check_service_name
+from mesh.rpc.retry import RETRY_MARK, is_retryable
+from mesh.rpc.tracing import build_client_interceptors
 from mesh.telemetry import correlation_id, is_tracing
 
 DEFAULT_DEADLINE = 60.0
@@ -27,107 +32,26 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
-    # Retries are Envoy's; two layers that retry multiply.
+    # Retries are Envoy's, see mesh.rpc.retry.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
-_RETRY_MARK = (("x-envoy-retry-grpc-on", "unavailable"), ("x-envoy-max-retries", "3"))
 
-_retryable: dict[str, bool] = {}
-
-
-def is_retryable(path: str) -> bool:
-    """True when the contract of method "/package.Service/Method" says that it may be repeated (idempotency_level)."""
-    known = _retryable.get(path)
-    if known is None:
-        try:
-            method = descriptor_pool.Default().FindMethodByName(path.lstrip("/").replace("/", "."))
-            known = method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN
-        except KeyError:
-            known = False
-        _retryable[path] = known
-    return known
-
-
-def _prepare(details: Any, *, is_unary: bool) -> grpc.aio.ClientCallDetails:
-    """The call's details with correlation id, trace context, retry mark and, for unary calls, a deadline."""
-    method = details.method if isinstance(details.method, str) else details.method.decode()
-    metadata = grpc.aio.Metadata(*(tuple(details.metadata) if details.metadata is not None else ()))
-    names = {name for name, _ in metadata}
-    if "x-correlation-id" not in names:
-        metadata.add("x-correlation-id", correlation_id.get() or uuid.uuid4().hex)
-    if "traceparent" not in names:
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier)
-        for name, value in carrier.items():
-            metadata.add(name, value)
-    if is_retryable(method) and "x-envoy-retry-grpc-on" not in names:
-        for name, value in _RETRY_MARK:
-            metadata.add(name, value)
-    timeout = DEFAULT_DEADLINE if details.timeout is None and is_unary else details.timeout
-    return grpc.aio.ClientCallDetails(details.method, timeout, metadata, details.credentials, details.wait_for_ready)
-
-
-_Continue = Callable[..., Awaitable[Any]]
-
-
-class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(self, continuation: _Continue, client_call_details: Any, request: Any) -> Any:
-        return await continuation(_prepare(client_call_details, is_unary=True), request)
-
-
-class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-    async def intercept_unary_stream(self, continuation: _Continue, client_call_details: Any, request: Any) -> Any:
-        return await continuation(_prepare(client_call_details, is_unary=False), request)
-
-
-class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
-    async def intercept_stream_unary(
-        self, continuation: _Continue, client_call_details: Any, request_iterator: Any
-    ) -> Any:
-        return await continuation(_prepare(client_call_details, is_unary=False), request_iterator)
-
-
-class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
-    async def intercept_stream_stream(
-        self, continuation: _Continue, client_call_details: Any, request_iterator: Any
-    ) -> Any:
-        return await continuation(_prepare(client_call_details, is_unary=False), request_iterator)
-
-
-def _interceptors() -> list[grpc.aio.ClientInterceptor]:
-    # Spans cost time and memory on each call; without a collector nobody would see them.
-    spans = aio_client_interceptors() if is_tracing() else []
-    return [*spans, _UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()]
+_propagator = TraceContextTextMapPropagator()
 
 
 @asynccontextmanager
-async def open_target(
-    target: str, *, authority: str | None = None, credentials: grpc.ChannelCredentials | None = None
+async def open_channel(
+    service: str, *, outbound: str | None = None, default_deadline: float = DEFAULT_DEADLINE
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to any gRPC target ("unix:PATH", "HOST:PORT"). Opening does not connect; the first call does.
-
-    With credentials, `authority` is also the DNS name that the server's certificate must have.
-    """
-    names = ("grpc.default_authority", *(("grpc.ssl_target_name_override",) if credentials else ()))
-    options = [*_OPTIONS, *((name, authority) for name in names if authority)]
-    if credentials is None:
-        channel = grpc.aio.insecure_channel(target, options=options, interceptors=_interceptors())
-    else:
-        channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=_interceptors())
-    async with channel:
-        yield channel
-
-
-@asynccontextmanager
-async def open_channel(service: str, *, outbound: str | None = None) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a service of the mesh through the own sidecar.
 
     `outbound` is the target of the sidecar's outbound listener, by default that of the variable MESH_OUTBOUND. Raises
-    FailedPrecondition when there is none.
+    FailedPrecondition when there is none, and InvalidInput for what is no service name. Opening does not connect.
     """
+    check_service_name(service)
     target = outbound or os.environ.get("MESH_OUTBOUND") or ""
     if not target:
         raise FailedPrecondition(
@@ -136,5 +60,91 @@ async def open_channel(service: str, *, outbound: str | None = None) -> AsyncIte
             field="MESH_OUTBOUND",
             fix="Start it with `meshctl run`, or set MESH_OUTBOUND to the sidecar's outbound socket.",
         )
-    async with open_target(target, authority=f"{service}.mesh") as channel:
+    async with open_target(target, authority=f"{service}.mesh", default_deadline=default_deadline) as channel:
         yield channel
+
+
+@asynccontextmanager
+async def open_target(
+    target: str,
+    *,
+    authority: str | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    default_deadline: float = DEFAULT_DEADLINE,
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to any gRPC target ("unix:PATH", "HOST:PORT"). Opening does not connect; the first call does."""
+    options = [*_OPTIONS, *((("grpc.default_authority", authority),) if authority else ())]
+    interceptors = build_client_interceptors()
+    if credentials is None:
+        channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    else:
+        channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+    async with MeshChannel(channel, default_deadline) as mesh_channel:
+        yield mesh_channel
+
+
+class MeshChannel(grpc.aio.Channel):
+    """A channel whose calls carry what the mesh wants to be carried; all else is that of the channel inside."""
+
+    def __init__(self, inner: grpc.aio.Channel, default_deadline: float) -> None:
+        self._inner = inner
+        self._default_deadline = default_deadline
+
+    async def __aenter__(self) -> "MeshChannel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._inner.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._inner.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._inner.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._inner.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._inner.channel_ready()
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return _Calls(self._inner.unary_unary(method, *args, **kwargs), method, self._default_deadline)
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return _Calls(self._inner.unary_stream(method, *args, **kwargs), method, None)
+
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return _Calls(self._inner.stream_unary(method, *args, **kwargs), method, None)
+
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return _Calls(self._inner.stream_stream(method, *args, **kwargs), method, None)
+
+
+class _Calls:
+    """Makes the calls of one method."""
+
+    __slots__ = ("_deadline", "_injects_trace", "_inner", "_mark")
+
+    def __init__(self, inner: Any, method: str, deadline: float | None) -> None:
+        self._inner = inner
+        self._deadline = deadline
+        self._mark = RETRY_MARK if is_retryable(method) else ()
+        # With spans, OpenTelemetry's interceptors inside put in the context of their own span.
+        self._injects_trace = not is_tracing()
+
+    def __call__(
+        self, request: Any = None, timeout: float | None = None, metadata: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        given = tuple(metadata or ())
+        names = {name for name, _ in given}
+        added = [pair for pair in self._mark if pair[0] not in names]
+        identifier = correlation_id.get()
+        if identifier and "x-correlation-id" not in names:
+            added.append(("x-correlation-id", identifier))
+        if self._injects_trace and "traceparent" not in names:
+            carrier: dict[str, str] = {}
+            _propagator.inject(carrier)
+            added.extend(carrier.items())
+        timeout = self._deadline if timeout is None else timeout
+        return self._inner(request, timeout, (*given, *added), *args, **kwargs)

@@ -4,16 +4,18 @@ import re
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.model import SpiffeId
 
-_URI = re.compile(r"(?:^|;)URI=([^;,]+)")
+# A quoted value (Subject, Cert, Chain) may hold separators, and even a text that looks like a URI of another caller.
+_PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,]*)([;,]|$)')
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """The call at hand. `caller` is who the own sidecar says has called; None without a sidecar.
+    """The call at hand. `caller` is who has called, as the own sidecar or the TLS handshake says; None without either.
 
     `ends_at` is the deadline on time.monotonic's clock, or None.
     """
@@ -40,15 +42,33 @@ def call_context() -> CallContext:
     return context
 
 
+@lru_cache(maxsize=256)
 def parse_caller(forwarded_client_cert: str) -> SpiffeId | None:
     """The SPIFFE id in Envoy's x-forwarded-client-cert header; None when there is none of a mesh.
 
-    The header is written by the own sidecar alone: it drops what a caller sends.
+    The last element of the header is that of the nearest proxy, the own sidecar. Cached: it is the same text for all
+    calls of one peer. The form: https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-forwarded-client-cert
     """
-    match = _URI.search(forwarded_client_cert)
-    if match is None:
+    uris: list[str] = []
+    position = 0
+    while position < len(forwarded_client_cert):
+        pair = _PAIR.match(forwarded_client_cert, position)
+        if pair is None:
+            return None
+        key, value, end = pair.groups()
+        if key == "URI":
+            uris.append(value.strip('"'))
+        if end == "," and pair.end() < len(forwarded_client_cert):
+            uris.clear()
+        position = pair.end()
+    return parse_spiffe_ids(uris)
+
+
+def parse_spiffe_ids(uris: list[str]) -> SpiffeId | None:
+    """The one SPIFFE id; None when there is none, or several: a certificate of a mesh has exactly one."""
+    if len(uris) != 1:
         return None
     try:
-        return SpiffeId.parse(match.group(1))
+        return SpiffeId.parse(uris[0])
     except InvalidInput:
         return None

@@ -5,171 +5,210 @@ context, caller, default deadline, error mapping, metrics and the log line.
 """
 
 import asyncio
-import inspect
+import logging
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextvars import Token
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NoReturn
 
 import grpc
 from opentelemetry import context as trace_context
-from opentelemetry import metrics, propagate
+from opentelemetry import metrics
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from mesh.errors import DeadlineExceeded, Internal, MeshError, ResourceExhausted
-from mesh.rpc.context import CallContext, current_call, parse_caller
-from mesh.rpc.status import code_of, error_to_status
-from mesh.telemetry import correlation_id, get_logger
+from mesh.model import SpiffeId
+from mesh.rpc.call_io import CallIo
+from mesh.rpc.context import CallContext, current_call, parse_caller, parse_spiffe_ids
+from mesh.rpc.handlers import Behaviour, Handler, behaviour_of, rebuild
+from mesh.rpc.status import DETAILS_KEY, code_of, error_from_rpc, error_to_status
+from mesh.telemetry import correlation_id, get_logger, is_tracing
 
 _log = get_logger(__name__)
 
 # Probes and introspection must work when the server is full, and would drown the log.
-_EXEMPT = ("/grpc.health.", "/grpc.reflection.")
-_LONGEST_CORRELATION_ID = 128
+EXEMPT = ("/grpc.health.", "/grpc.reflection.")
 
-_Handler = Any
-_Behaviour = Callable[[Any, Any], Any]
+_CORRELATION_ID = re.compile(r"[!-~]{1,128}")
+_MOST_METHODS = 4096
+_TRACE_KEYS = ("traceparent", "tracestate")
+_propagator = TraceContextTextMapPropagator()
+_no_limit: AbstractAsyncContextManager[None] = nullcontext()
+
+# A failure of a service further on that says nothing of this one's defects. Any other one is a defect of this one:
+# its caller must not read "not found" about something that it never asked for.
+_PASSED_ON = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of one server; `in_flight` counts the calls that are running."""
+    """Wraps every handler of one server; `in_flight` counts the calls that are running.
 
-    def __init__(self, service: str, *, default_deadline: float, max_concurrent: int) -> None:
+    `is_behind_sidecar` says that whoever connects is the own sidecar, whose word on the caller holds.
+    """
+
+    def __init__(
+        self, service: str, *, default_deadline: float, max_concurrent: int, is_behind_sidecar: bool = False
+    ) -> None:
         self.in_flight = 0
         self._service = service
         self._default_deadline = default_deadline
         self._max_concurrent = max_concurrent
-        self._wrapped: dict[str, tuple[_Handler, _Handler]] = {}
+        self._is_behind_sidecar = is_behind_sidecar
+        # With spans, OpenTelemetry's own interceptor has taken the trace context in already.
+        self._takes_trace = not is_tracing()
+        # Bound once: a lazy logger is bound anew by each line.
+        self._log = _log.bind()
+        self._logs_success = self._log.is_enabled_for(logging.DEBUG)
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
         meter = metrics.get_meter("agentmesh")
         self._duration = meter.create_histogram("rpc.server.duration", unit="ms", description="Time per call.")
+        self._running = meter.create_up_down_counter("rpc.server.in_flight", description="Calls that are running.")
         self._rejected = meter.create_counter("rpc.server.rejected", description="Calls refused for want of room.")
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_EXEMPT):
+        if handler is None or method.startswith(EXEMPT):
             return handler
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, self._wrap(handler, method))
+            known = (handler, self._wrap(handler, method))
+            # A generic handler may answer to any name; the names come from outside.
+            if len(self._wrapped) < _MOST_METHODS:
+                self._wrapped[method] = known
         return known[1]
 
-    def _wrap(self, handler: _Handler, method: str) -> _Handler:
-        codec = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        match handler.request_streaming, handler.response_streaming:
-            case False, False:
-                deadline = self._default_deadline
-                call = self._around(_awaitable(handler.unary_unary), method, deadline)
-                return grpc.unary_unary_rpc_method_handler(call, **codec)
-            case False, True:
-                call = self._around(_writing(handler.unary_stream), method, None)
-                return grpc.unary_stream_rpc_method_handler(call, **codec)
-            case True, False:
-                call = self._around(_awaitable(handler.stream_unary), method, None)
-                return grpc.stream_unary_rpc_method_handler(call, **codec)
-            case _:
-                call = self._around(_writing(handler.stream_stream), method, None)
-                return grpc.stream_stream_rpc_method_handler(call, **codec)
+    def _wrap(self, handler: Handler, method: str) -> Handler:
+        is_unary = not handler.request_streaming and not handler.response_streaming
+        deadline = self._default_deadline if is_unary else None
+        around = self._around(
+            behaviour_of(handler, method), method, deadline, answers_once=not handler.response_streaming
+        )
+        return rebuild(handler, around)
 
-    def _around(self, behaviour: _Behaviour, method: str, default_deadline: float | None) -> _Behaviour:
+    def _around(
+        self, behaviour: Behaviour, method: str, default_deadline: float | None, *, answers_once: bool
+    ) -> Behaviour:
+        attributes = _attributes(method)
+
         async def call(request: Any, context: Any) -> Any:
             started = time.monotonic()
-            call_facts, tokens = self._enter(method, context, started, default_deadline)
+            left = context.time_remaining()
+            limit = asyncio.timeout(default_deadline) if left is None and default_deadline is not None else None
+            facts, trace_token = self._enter(method, context, started, default_deadline if left is None else left)
             self.in_flight += 1
+            self._running.add(1, attributes)
             code = grpc.StatusCode.OK
             try:
                 if self.in_flight > self._max_concurrent:
-                    self._rejected.add(1)
+                    self._rejected.add(1, attributes)
                     raise _full(self._max_concurrent)
-                if default_deadline is None or context.time_remaining() is not None:
-                    return await behaviour(request, context)
-                async with asyncio.timeout(default_deadline) as limit:
-                    try:
-                        return await behaviour(request, context)
-                    except TimeoutError as err:
-                        # asyncio.timeout turns only its own cancellation into TimeoutError, outside of this block.
-                        raise Internal("A wait inside of the handler timed out.") from err
-            except TimeoutError as err:
-                if default_deadline is None or not limit.expired():
-                    raise
-                code = grpc.StatusCode.DEADLINE_EXCEEDED
-                error = DeadlineExceeded(
-                    f"The call took longer than the default of {default_deadline:g} s.",
-                    fix="Name a longer deadline in the call.",
-                )
-                await self._abort(context, error, call_facts, err)
-            except MeshError as error:
-                code = code_of(error)
-                await self._abort(context, error, call_facts, error)
+                io = CallIo(context, (("x-correlation-id", facts.correlation_id),))
+                async with limit or _no_limit:
+                    answer = await behaviour(request, io)
+                code = context.code() or code
+                if answers_once and code is grpc.StatusCode.OK:
+                    await io.open()
+                return answer
             except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
+                is_late = facts.ends_at is not None and time.monotonic() >= facts.ends_at
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
                 raise
             except grpc.aio.AbortError:
                 code = context.code() or grpc.StatusCode.UNKNOWN
                 raise
-            except Exception as err:
-                code = grpc.StatusCode.INTERNAL
-                _log.exception("handler_failed", method=method)
-                defect = Internal("The service met an unexpected error.", fix="Its log has the details.")
-                await self._abort(context, defect, call_facts, err)
+            except Exception as err:  # noqa: BLE001 - the one place where errors become statuses
+                is_late = limit is not None and limit.expired()
+                error = _too_late(default_deadline) if is_late else self._mesh_error(err, method)
+                code = code_of(error)
+                await self._abort(context, error, facts)
             finally:
                 self.in_flight -= 1
-                self._leave(call_facts, started, code, tokens)
+                self._running.add(-1, attributes)
+                self._leave(facts, started, code, attributes)
+                if trace_token is not None:
+                    trace_context.detach(trace_token)
 
         return call
 
-    def _enter(
-        self, method: str, context: Any, started: float, default_deadline: float | None
-    ) -> tuple[CallContext, "_Tokens"]:
-        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-        identifier = metadata.get("x-correlation-id", "")
-        if not 0 < len(identifier) <= _LONGEST_CORRELATION_ID or not identifier.isprintable():
+    def _enter(self, method: str, context: Any, started: float, left: float | None) -> tuple[CallContext, Any]:
+        identifier = forwarded = ""
+        trace: dict[str, str] = {}
+        for name, value in context.invocation_metadata() or ():
+            if name == "x-correlation-id":
+                identifier = value
+            elif name == "x-forwarded-client-cert":
+                forwarded = value
+            elif name in _TRACE_KEYS:
+                trace[name] = value
+        if _CORRELATION_ID.fullmatch(identifier) is None:
             identifier = uuid.uuid4().hex
-        left = context.time_remaining()
-        left = default_deadline if left is None else left
         facts = CallContext(
             method=method,
             correlation_id=identifier,
-            caller=parse_caller(metadata.get("x-forwarded-client-cert", "")),
+            caller=parse_caller(forwarded) if self._is_behind_sidecar else _peer(context),
             ends_at=None if left is None else started + left,
         )
+        # Each call is a task of its own, with its own variables: nothing is to be set back.
+        current_call.set(facts)
+        correlation_id.set(identifier)
+        # Errors carry it here; an answer carries it in its initial metadata.
         context.set_trailing_metadata((("x-correlation-id", identifier),))
-        trace_token = trace_context.attach(propagate.extract(metadata)) if "traceparent" in metadata else None
-        return facts, (current_call.set(facts), correlation_id.set(identifier), trace_token)
+        token = trace_context.attach(_propagator.extract(trace)) if trace and self._takes_trace else None
+        return facts, token
 
-    def _leave(self, facts: CallContext, started: float, code: grpc.StatusCode, tokens: "_Tokens") -> None:
+    def _leave(
+        self, facts: CallContext, started: float, code: grpc.StatusCode, attributes: dict[str, str | int]
+    ) -> None:
         elapsed = (time.monotonic() - started) * 1e3
-        self._duration.record(elapsed, {"rpc.method": facts.method, "rpc.grpc.status_code": code.value[0]})
-        log = _log.debug if code is grpc.StatusCode.OK else _log.info
+        self._duration.record(elapsed, {**attributes, "rpc.grpc.status_code": code.value[0]})
+        is_success = code is grpc.StatusCode.OK
+        if is_success and not self._logs_success:
+            return
+        log = self._log.debug if is_success else self._log.info
         caller = str(facts.caller or "")
         log("call_served", method=facts.method, code=code.name, duration_ms=round(elapsed, 3), caller=caller)
-        call_token, correlation_token, trace_token = tokens
-        if trace_token is not None:
-            trace_context.detach(trace_token)
-        correlation_id.reset(correlation_token)
-        current_call.reset(call_token)
 
-    async def _abort(self, context: Any, error: MeshError, facts: CallContext, cause: BaseException) -> NoReturn:
+    def _mesh_error(self, err: Exception, method: str) -> MeshError:
+        """What the caller is told; what it is not told is logged."""
+        while isinstance(err, ExceptionGroup) and len(err.exceptions) == 1:
+            err = err.exceptions[0]
+        if isinstance(err, MeshError):
+            return err
+        if isinstance(err, grpc.aio.AioRpcError) and err.code() in _PASSED_ON:
+            return error_from_rpc(err)
+        self._log.error("handler_failed", method=method, exc_info=err)
+        return Internal("The service met an unexpected error.", fix="Its log has the details.")
+
+    async def _abort(self, context: Any, error: MeshError, facts: CallContext) -> NoReturn:
         status = error_to_status(error, service=self._service, correlation_id=facts.correlation_id)
-        trailing = (
-            ("x-correlation-id", facts.correlation_id),
-            ("grpc-status-details-bin", status.SerializeToString()),
-        )
+        trailing = (("x-correlation-id", facts.correlation_id), (DETAILS_KEY, status.SerializeToString()))
         try:
             await context.abort(code_of(error), status.message, trailing_metadata=trailing)
-        except grpc.aio.AbortError as aborted:
-            raise aborted from cause
+        except grpc.aio.UsageError as err:
+            # The caller has gone meanwhile, and nobody is left to be told.
+            raise asyncio.CancelledError from err
         raise AssertionError("abort always raises")
 
 
-_Tokens = tuple[Token[CallContext | None], Token[str], Token[Any] | None]
+def _attributes(method: str) -> dict[str, str | int]:
+    service, _, name = method.lstrip("/").partition("/")
+    return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+
+def _peer(context: Any) -> SpiffeId | None:
+    """Who the TLS handshake says has called; None without a client certificate."""
+    return parse_spiffe_ids([uri.decode() for uri in context.auth_context().get("peer_spiffe_id", ())])
 
 
 def _full(most: int) -> ResourceExhausted:
@@ -180,26 +219,7 @@ def _full(most: int) -> ResourceExhausted:
     )
 
 
-def _awaitable(behaviour: _Behaviour) -> _Behaviour:
-    async def call(request: Any, context: Any) -> Any:
-        answer = behaviour(request, context)
-        return await answer if inspect.isawaitable(answer) else answer
-
-    return behaviour if inspect.iscoroutinefunction(behaviour) else call
-
-
-def _writing(behaviour: _Behaviour) -> _Behaviour:
-    """A coroutine that writes, from a handler that either writes or yields."""
-
-    async def call(request: Any, context: Any) -> None:
-        answers = behaviour(request, context)
-        if inspect.isawaitable(answers):
-            await answers
-            return
-        try:
-            async for answer in answers:
-                await context.write(answer)
-        finally:
-            await answers.aclose()
-
-    return call
+def _too_late(deadline: float | None) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"The call took longer than the default of {deadline:g} s.", fix="Name a longer deadline in the call."
+    )

@@ -1,6 +1,7 @@
 """The names that control plane and proxies share: type URLs, fixed resource names, and their order.
 
-Order: make before break. Clusters come before the endpoints in them, both before the listeners and routes that use them.
+Order: make before break. Clusters come before the endpoints in them, both before the listeners and routes that use
+them.
 """
 
 _PREFIX = "type.googleapis.com/"

@@ -1,7 +1,7 @@
 """One ADS stream, without I/O: requests in, responses out.
 
-`receive` takes a request, `next_response` gives what is to be sent next, until it gives None. The order of types is make
-before break: clusters and endpoints are added before the listeners and routes that use them, and removed after.
+`receive` takes a request, `next_response` gives what is to be sent next, until it gives None. The order of types is
+make before break: clusters and endpoints are added before the listeners and routes that use them, and removed after.
 """
 
 import itertools

@@ -25,7 +25,7 @@ def build_resource(type_url: str, name: str, literal: Mapping[str, Any]) -> Reso
     """Serialize a literal in protobuf's JSON form; raises Internal when it does not fit Envoy's API."""
     message = envoy_message(type_url.rpartition("/")[2])()
     try:
-        json_format.ParseDict(literal, message, descriptor_pool=envoy_pool())
+        json_format.ParseDict(dict(literal), message, descriptor_pool=envoy_pool())
     except json_format.ParseError as err:
         raise Internal(f"The resource {name} does not fit Envoy's API: {err}.", reason="RESOURCE_NOT_BUILT") from err
     body = message.SerializeToString(deterministic=True)

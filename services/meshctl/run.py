@@ -1,0 +1,152 @@
+"""`meshctl run`: put an MCP server, an agent or any gRPC server into a running mesh."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from mesh.config import MeshSettings
+from mesh.discovery import ConsulRegistry, open_background
+from mesh.errors import InvalidInput
+from mesh.model import check_service_name
+from mesh.runtime import Stop, adopt_orphans
+from mesh.sidecar import Member, open_member
+from mesh.telemetry import configure_logs
+from services.meshctl.log_file import keep_small, stderr_to
+from services.meshctl.logs import logs_dir
+from services.meshctl.members import MemberRequest, bridge_command, build_settings, open_local_member
+
+_UPSTREAM = click.option("--upstream", "upstreams", multiple=True, help="A service that it may call; may be repeated.")
+_TOKEN_FILE = click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Join by the token in this file (or in $MESH_JOIN_TOKEN) instead of over the local admin socket.",
+)
+_COMMAND = click.argument("command", nargs=-1, type=click.UNPROCESSED)
+_NAME = click.argument("name")
+
+
+@click.group()
+def run() -> None:
+    """Put a server into the running mesh; Ctrl-C takes it out again.
+
+    On the machine of the control plane nothing else is needed. On another one, make a token there with `meshctl token
+    create NAME --kind KIND`, set MESH_CONTROL_ADVERTISE, MESH_ENROLMENT_ADVERTISE, MESH_SIDECAR_BIND and
+    CONSUL_HTTP_ADDR, and pass the token with --token-file.
+    """
+
+
+@run.command()
+@_NAME
+@click.option("--url", default="", help="URL of a streamable HTTP MCP server, instead of a command.")
+@_UPSTREAM
+@_TOKEN_FILE
+@_COMMAND
+@click.pass_obj
+def mcp(
+    settings: MeshSettings,
+    name: str,
+    url: str,
+    upstreams: tuple[str, ...],
+    token_file: Path | None,
+    command: tuple[str, ...],
+) -> None:
+    """Put an MCP server into the mesh: `meshctl run mcp NAME -- COMMAND...`, or --url URL for one over HTTP."""
+    if bool(url) == bool(command):
+        raise click.UsageError("Give either a command after `--`, or --url URL.")
+    _run_member(settings, MemberRequest(name, "mcp", bridge_command(command, url), upstreams), token_file)
+
+
+@run.command()
+@_NAME
+@_UPSTREAM
+@_TOKEN_FILE
+@_COMMAND
+@click.pass_obj
+def agent(
+    settings: MeshSettings, name: str, upstreams: tuple[str, ...], token_file: Path | None, command: tuple[str, ...]
+) -> None:
+    """Put an agent into the mesh: a program that serves agentmesh.agent.v1 at $MESH_LISTEN."""
+    _check_command(command)
+    _run_member(settings, MemberRequest(name, "agent", command, upstreams), token_file)
+
+
+@run.command()
+@_NAME
+@click.option("--listen", default="", help='Where the program listens by itself, "unix:/PATH"; else at $MESH_LISTEN.')
+@_UPSTREAM
+@_TOKEN_FILE
+@_COMMAND
+@click.pass_obj
+def service(
+    settings: MeshSettings,
+    name: str,
+    listen: str,
+    upstreams: tuple[str, ...],
+    token_file: Path | None,
+    command: tuple[str, ...],
+) -> None:
+    """Put any gRPC server into the mesh. It must serve grpc.health.v1.Health."""
+    _check_command(command)
+    if listen and not listen.startswith("unix:/"):
+        raise InvalidInput(f"{listen!r} is no unix socket.", field="--listen", fix="Write unix:/PATH, absolute.")
+    _run_member(settings, MemberRequest(name, "service", command, upstreams, listen=listen), token_file)
+
+
+def _check_command(command: tuple[str, ...]) -> None:
+    if not command:
+        raise click.UsageError("Give a command after `--`.")
+
+
+def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path | None) -> None:
+    check_service_name(request.name, field="NAME")
+    token = _read_token(token_file)
+
+    async def hold() -> None:
+        held = asyncio.current_task()
+        assert held is not None
+        stop = Stop()
+
+        def on_signal() -> None:
+            if stop.is_set:
+                held.cancel()
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        opened = open_local_member(settings, request) if token is None else _open_remote(settings, request, token)
+        async with adopt_orphans(), open_background(keep_small(log)), opened as member:
+            found = member.instance
+            names = f": {', '.join(found.capabilities)}" if found.capabilities else ""
+            click.echo(f"{request.name} is in the mesh at {found.address}:{found.port}{names}")
+            await stop.wait()
+            click.echo("leaving")
+
+    log = logs_dir(settings) / f"{request.name}.log"
+    with stderr_to(log):
+        configure_logs("meshctl", level=os.environ.get("MESH_LOG_LEVEL") or "info")
+        asyncio.run(hold())
+
+
+def _read_token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get("MESH_JOIN_TOKEN") or None
+    try:
+        return path.read_text().strip()
+    except OSError as err:
+        raise InvalidInput(f"{path} cannot be read: {err.strerror}.", field="--token-file") from err
+
+
+@asynccontextmanager
+async def _open_remote(settings: MeshSettings, request: MemberRequest, token: str) -> AsyncIterator[Member]:
+    async def given() -> str:
+        return token
+
+    registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
+    async with open_member(build_settings(settings, request), token=given, registry=registry) as member:
+        yield member
