@@ -2,7 +2,7 @@
 
     open_server ── CallInterceptor ──> handler            deadline, correlation, limits, errors, logs, metrics
               └─── health, reflection, drain
-    open_channel ── OutgoingInterceptors ──> own sidecar's unix socket, authority NAME.mesh
+    open_channel ── MeshChannel ──> own sidecar's unix socket, authority NAME.mesh
 
 May import runtime and below, and the stubs of `agentmesh.error`.
 """

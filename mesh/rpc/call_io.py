@@ -8,8 +8,8 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 class CallIo:
     """gRPC's own context, which besides sends `opening` with the first answer.
 
-    Not before: once initial metadata has left, the answer is no trailers-only one any more, and Envoy does not retry a
-    call that then fails (measured behaviour of its retry policy: it reads grpc-status in the response headers).
+    Not before: once initial metadata has left, a failure comes in trailers, and "gRPC status codes in trailers will not
+    trigger retry logic": https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter
     """
 
     __slots__ = ("_inner", "_opening", "has_opened")

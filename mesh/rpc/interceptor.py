@@ -35,6 +35,7 @@ _CORRELATION_ID = re.compile(r"[!-~]{1,128}")
 _MOST_METHODS = 4096
 _TRACE_KEYS = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _no_limit: AbstractAsyncContextManager[None] = nullcontext()
 
 # A failure of a service further on that says nothing of this one's defects. Any other one is a defect of this one:
@@ -116,7 +117,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 io = CallIo(context, (("x-correlation-id", facts.correlation_id),))
                 async with limit or _no_limit:
                     answer = await behaviour(request, io)
-                code = context.code() or code
+                code = _code(context)
                 if answers_once and code is grpc.StatusCode.OK:
                     await io.open()
                 return answer
@@ -125,7 +126,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
                 raise
             except grpc.aio.AbortError:
-                code = context.code() or grpc.StatusCode.UNKNOWN
+                code = _code(context)
                 raise
             except Exception as err:  # noqa: BLE001 - the one place where errors become statuses
                 is_late = limit is not None and limit.expired()
@@ -204,6 +205,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 def _attributes(method: str) -> dict[str, str | int]:
     service, _, name = method.lstrip("/").partition("/")
     return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+
+def _code(context: Any) -> grpc.StatusCode:
+    """The code that the handler has set, which gRPC keeps as a number, or OK."""
+    code = context.code()
+    return code if isinstance(code, grpc.StatusCode) else _BY_NUMBER.get(code or 0, grpc.StatusCode.UNKNOWN)
 
 
 def _peer(context: Any) -> SpiffeId | None:

@@ -11,7 +11,7 @@ RETRY_MARK = (("x-envoy-retry-grpc-on", "unavailable"), ("x-envoy-max-retries", 
 
 @lru_cache(maxsize=4096)
 def is_retryable(method: str) -> bool:
-    """Whether the contract of "/package.Service/Method" allows repeating it; a method without known contract may not be."""
+    """Whether the contract of "/package.Service/Method" allows repeating it; false when the contract is not known."""
     try:
         found = descriptor_pool.Default().FindMethodByName(method.removeprefix("/").replace("/", "."))
     except KeyError:

@@ -81,10 +81,10 @@ async def open_server(
     *,
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
 ) -> AsyncIterator[Server]:
-    """Serve until the context ends; then drain: NOT_SERVING, `draining`, no new calls, up to `drain_grace` for the rest.
+    """Serve until the context ends, then drain: NOT_SERVING, `draining`, no new calls, up to `drain_grace` for others.
 
     The server is bound and started on entry and NOT_SERVING until `set_serving(True)`. Raises AlreadyExists when the
-    address is taken, InvalidInput when it is none. What calls need must outlive this context, which is entered after it.
+    address is taken, InvalidInput when it is none. What handlers need must outlive this context: open it before.
     """
     path = socket_path(settings.listen)
     interceptor = CallInterceptor(

@@ -5,7 +5,8 @@ Source: the error model of google.rpc.Status, https://google.aip.dev/193.
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[attr-defined]
 from grpc_status import rpc_status
 
 from agentmesh.error.v1 import error_pb2
@@ -14,6 +15,9 @@ from mesh.errors import MeshError
 
 DOMAIN = "agentmesh"
 """The domain of our google.rpc.ErrorInfo."""
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""The metadata key under which gRPC carries a google.rpc.Status."""
 
 _CODES: dict[type[MeshError], grpc.StatusCode] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -38,6 +42,10 @@ _CLASSES = {code: kind for kind, code in _CODES.items()} | {
 
 _RETRY_DELAY_NANOS = 100_000_000
 
+# All of a status travels in HTTP/2 headers, percent- or base64-encoded, and gRPC takes 8 KB of them by default.
+_LONGEST_MESSAGE = 1024
+_LONGEST_PART = 512
+
 
 def code_of(error: MeshError) -> grpc.StatusCode:
     """The gRPC status code of an error."""
@@ -47,24 +55,26 @@ def code_of(error: MeshError) -> grpc.StatusCode:
 def error_to_status(error: MeshError, *, service: str = "", correlation_id: str = "") -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo, our ErrorDetail and, for a retryable error, RetryInfo."""
     code = code_of(error)
-    raised_by = error.service or service
-    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=str(error))
+    raised_by = _cut(error.service or service, _LONGEST_PART)
+    summary = _cut(error.summary, _LONGEST_MESSAGE)
+    field = _cut(error.field, _LONGEST_PART)
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=_cut(str(error), _LONGEST_MESSAGE))
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if raised_by:
         info.metadata["service"] = raised_by
     detail = error_pb2.ErrorDetail(
         reason=error.reason,
-        summary=error.summary,
-        field=error.field,
-        fix=error.fix,
+        summary=summary,
+        field=field,
+        fix=_cut(error.fix, _LONGEST_PART),
         service=raised_by,
         retryable=error.retryable,
         correlation_id=correlation_id,
     )
     status.details.add().Pack(info)
     status.details.add().Pack(detail)
-    if error.field and code is grpc.StatusCode.INVALID_ARGUMENT:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.summary)
+    if field and code is grpc.StatusCode.INVALID_ARGUMENT:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=_cut(summary, _LONGEST_PART))
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retryable:
         retry = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=_RETRY_DELAY_NANOS))
@@ -93,10 +103,18 @@ def error_from_rpc(error: grpc.RpcError) -> MeshError:
 def _detail_of(error: grpc.aio.AioRpcError) -> error_pb2.ErrorDetail | None:
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    except ValueError:  # its code or message differs from the call's: not a status that can be trusted
+    except (ValueError, DecodeError):  # garbage, or its code or message differs from the call's: not to be trusted
         return None
     for packed in status.details if status is not None else ():
         detail = error_pb2.ErrorDetail()
         if packed.Is(detail.DESCRIPTOR) and packed.Unpack(detail):
             return detail
     return None
+
+
+def _cut(text: str, most: int) -> str:
+    """The text in at most `most` bytes of UTF-8; what has no UTF-8 form (half of a surrogate pair) becomes "?"."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) > most:
+        return encoded[: most - 3].decode(errors="ignore") + "…"
+    return encoded.decode()
