@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mesh.discovery.background import open_background
+from mesh.runtime import open_background
 from mesh.discovery.consul_client import ConsulClient, ConsulEndpoint, open_consul
 from mesh.errors import AlreadyExists, FailedPrecondition, MeshError
 from mesh.model import Address

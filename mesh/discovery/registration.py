@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mesh.discovery.background import open_background
+from mesh.runtime import open_background
 from mesh.discovery.registry import HealthCheck, Registry
 from mesh.errors import MeshError
 from mesh.model import Instance

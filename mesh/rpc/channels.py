@@ -134,7 +134,7 @@ class _Calls:
         self._injects_trace = not is_tracing()
 
     def __call__(
-        self, request: Any = None, timeout: float | None = None, metadata: Any = None, *args: Any, **kwargs: Any
+        self, request: Any = None, *args: Any, timeout: float | None = None, metadata: Any = None, **kwargs: Any
     ) -> Any:
         given = tuple(metadata or ())
         names = {name for name, _ in given}
@@ -147,4 +147,4 @@ class _Calls:
             _propagator.inject(carrier)
             added.extend(carrier.items())
         timeout = self._deadline if timeout is None else timeout
-        return self._inner(request, timeout, (*given, *added), *args, **kwargs)
+        return self._inner(request, *args, timeout=timeout, metadata=(*given, *added), **kwargs)

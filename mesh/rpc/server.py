@@ -23,7 +23,8 @@ class ServerSettings:
     """How to serve. `listen` is "unix:PATH" or "HOST:PORT"; deadlines and grace are seconds.
 
     `default_deadline` holds for unary calls that come without a deadline; streams have none. Calls beyond
-    `max_concurrent` are refused with RESOURCE_EXHAUSTED; health and reflection are exempt.
+    `max_concurrent` are refused with RESOURCE_EXHAUSTED; health and reflection are exempt. Reflection tells of the
+    services that are served and of `described`, full names of services that are reached through this one.
     """
 
     service: str
@@ -34,6 +35,7 @@ class ServerSettings:
     drain_grace: float = 30.0
     credentials: grpc.ServerCredentials | None = None
     reflection: bool = True
+    described: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ async def open_server(
         # Imported here: a server without it need not pay its memory.
         from mesh.rpc.reflection import add_reflection
 
-        add_reflection(grpc_server, (*names, health.SERVICE_NAME), server.draining)
+        add_reflection(grpc_server, (*names, *settings.described, health.SERVICE_NAME), server.draining)
     server.port = bind(grpc_server, settings.listen, settings.credentials)
     inode = path.stat().st_ino if path is not None else 0
     await grpc_server.start()

@@ -38,7 +38,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     async with AsyncExitStack() as stack:
         registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
         follower = RegistryFollower(registry, store)
-        ads = AdsServer(store)
+        ads = AdsServer(store, ready=follower.first_snapshot)
         control = ControlServicer(
             settings,
             authority=authority,

@@ -148,7 +148,7 @@ async def run_skill(
 
 
 async def _watch(
-    agent: agent_service_pb2_grpc.AgentServiceAsyncStub, task_id: str, *, quiet: bool
+    agent: "agent_service_pb2_grpc.AgentServiceAsyncStub", task_id: str, *, quiet: bool
 ) -> tuple[list[agent_pb2.Part], agent_pb2.TaskUpdate]:
     """Follow a task to its end, across broken streams; its output and its last update."""
     outputs: list[agent_pb2.Part] = []

@@ -54,7 +54,7 @@ def running_file(settings: MeshSettings) -> Path:
 
 
 @asynccontextmanager
-async def open_control(settings: MeshSettings) -> AsyncIterator[control_service_pb2_grpc.ControlServiceAsyncStub]:
+async def open_control(settings: MeshSettings) -> "AsyncIterator[control_service_pb2_grpc.ControlServiceAsyncStub]":
     """ControlService of the running mesh; raises Unavailable that says how to start one."""
     if not settings.admin_socket.exists():
         raise _no_mesh(settings)

@@ -1,7 +1,6 @@
 """What `up` starts before any member: the control plane and, unless one is given, Consul."""
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,18 +15,16 @@ from mesh.discovery import (
     ConsulAgent,
     ConsulAgentSettings,
     find_consul,
-    open_background,
     open_consul_agent,
 )
-from mesh.errors import FailedPrecondition, MeshError
+from mesh.errors import MeshError
 from mesh.identity import Identity, IdentitySettings, open_identity
-from mesh.runtime import Backoff, Child, ChildSpec, Stop, supervise
+from mesh.runtime import ChildSpec, open_background, open_supervised
 from services.meshctl.connection import open_control
 from services.meshctl.token import create_token
 
 TOOLS_DIR = Path(mesh.__file__).resolve().parents[1] / ".tools"
 _READY_TIMEOUT = 20.0
-_POLL = 0.05
 
 
 @asynccontextmanager
@@ -36,45 +33,21 @@ async def open_control_plane(settings: MeshSettings) -> AsyncIterator[None]:
 
     Raises FailedPrecondition with its own words when it ends before it is ready.
     """
-    started: list[Child] = []
-
-    async def note(child: Child) -> None:
-        started.append(child)
-
     spec = ChildSpec(
         name="control-plane",
         command=(sys.executable, "-m", "services.control_plane"),
         env={"MESH_STATE_DIR": str(settings.state_dir), "CONSUL_HTTP_ADDR": _consul_url(settings)},
         grace=10.0,
     )
-    stop = Stop()
-    async with open_background(supervise(spec, backoff=Backoff(0.1, 5.0), on_start=note, stop=stop)):
-        await _wait_for_control_plane(settings, started)
+    async with open_supervised(spec) as process:
+        await process.wait_ready(
+            lambda: _answers(settings), timeout=_READY_TIMEOUT, fix="See `meshctl logs control-plane`."
+        )
         yield
-        stop.set()
 
 
 def _consul_url(settings: MeshSettings) -> str:
     return f"{settings.consul_scheme}://{settings.consul}"
-
-
-async def _wait_for_control_plane(settings: MeshSettings, started: list[Child]) -> None:
-    try:
-        async with asyncio.timeout(_READY_TIMEOUT):
-            while True:
-                if any(child.returncode is not None for child in started):
-                    raise FailedPrecondition(
-                        f"The control plane ended: {_last_words(started[0].last_output)}",
-                        reason="CONTROL_PLANE_FAILED",
-                        fix="See `meshctl logs control-plane`.",
-                    )
-                if await _answers(settings):
-                    return
-                await asyncio.sleep(_POLL)
-    except TimeoutError as err:
-        raise FailedPrecondition(
-            f"The control plane is not ready after {_READY_TIMEOUT:g} s.", fix="See `meshctl logs control-plane`."
-        ) from err
 
 
 async def _answers(settings: MeshSettings) -> bool:
@@ -84,18 +57,6 @@ async def _answers(settings: MeshSettings) -> bool:
     except MeshError:
         return False
     return True
-
-
-def _last_words(lines: tuple[str, ...]) -> str:
-    """The error in the last log lines of one of our programs; its last line when there is none."""
-    for line in reversed(lines):
-        try:
-            facts = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(facts, dict) and facts.get("error"):
-            return str(facts["error"])
-    return lines[-1] if lines else "it said nothing."
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ GATEWAY = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class MemberRequest:
-    """One member to run. `instance` is stable for members of a mesh file, so that files of an earlier run are reused."""
+    """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused."""
 
     name: str
     kind: str

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from mesh.config import MeshSettings
-from mesh.discovery import ConsulRegistry, open_background
+from mesh.discovery import ConsulRegistry
 from mesh.errors import InvalidInput
 from mesh.model import check_service_name
-from mesh.runtime import Stop, adopt_orphans
+from mesh.runtime import Stop, adopt_orphans, open_background
 from mesh.sidecar import Member, open_member
 from mesh.telemetry import configure_logs
 from services.meshctl.log_file import keep_small, stderr_to

@@ -15,9 +15,8 @@ import click
 import mesh
 from agentmesh.control.v1 import control_service_pb2
 from mesh.config import MeshFile, MeshSettings, load_mesh_file
-from mesh.discovery import open_background
 from mesh.errors import AlreadyExists, FailedPrecondition
-from mesh.runtime import Stop, adopt_orphans
+from mesh.runtime import Stop, adopt_orphans, open_background
 from mesh.telemetry import configure_logs
 from services.meshctl.connection import RunningMesh, open_control, running_file
 from services.meshctl.infrastructure import open_consul, open_control_plane
@@ -182,7 +181,7 @@ class _only_one:
 def down(settings: MeshSettings) -> None:
     """Stop the mesh that `up` runs, and wait until all of it has ended."""
     running = RunningMesh.load(settings)
-    if running is None or not _is_alive(running.pid):
+    if running is None or not is_running(settings):
         click.echo(f"No mesh runs in {settings.state_dir}.")
         return
     os.kill(running.pid, signal.SIGTERM)
@@ -194,6 +193,12 @@ def down(settings: MeshSettings) -> None:
             )
         time.sleep(0.1)
     click.echo("stopped")
+
+
+def is_running(settings: MeshSettings) -> bool:
+    """Whether `up` runs a mesh in the state directory."""
+    running = RunningMesh.load(settings)
+    return running is not None and _is_alive(running.pid)
 
 
 def _is_alive(pid: int) -> bool:

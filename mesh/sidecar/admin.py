@@ -1,0 +1,66 @@
+"""Envoy's admin interface, on a unix socket that only the launcher's user can open.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/operations/admin
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+
+from mesh.errors import Unavailable
+
+_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
+_ACTIVE = "downstream_rq_active"
+
+
+class EnvoyAdmin:
+    """What the launcher asks of its Envoy. Made by `open_admin`."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def is_live(self) -> bool:
+        """Whether Envoy has all of its configuration and serves; False while it does not answer."""
+        try:
+            async with self._session.get("http://envoy/ready") as response:
+                return response.status == HTTPStatus.OK
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    async def drain(self) -> None:
+        """Stop accepting connections from outside, and ask the callers on open ones to leave.
+
+        The outbound listener is left alone: the application still needs it to finish.
+        """
+        await self._post("/healthcheck/fail")
+        await self._post("/drain_listeners?inboundonly")
+
+    async def count_active(self, listeners: tuple[str, ...]) -> int:
+        """Requests in flight on the listeners with these names."""
+        pattern = f"^http\\.({'|'.join(listeners)})\\.{_ACTIVE}$"
+        text = await self._request("GET", "/stats", {"filter": pattern})
+        return sum(int(line.rpartition(":")[2]) for line in text.splitlines() if ":" in line)
+
+    async def _post(self, path: str) -> None:
+        await self._request("POST", path, {})
+
+    async def _request(self, method: str, path: str, query: dict[str, str]) -> str:
+        try:
+            async with self._session.request(method, f"http://envoy{path}", params=query) as response:
+                text = await response.text()
+                if response.status != HTTPStatus.OK:
+                    raise Unavailable(f"Envoy answered {response.status} to {method} {path}: {text[:200]}")
+                return text
+        except (aiohttp.ClientError, TimeoutError, OSError) as err:
+            raise Unavailable(f"Envoy does not answer {method} {path}: {err}") from err
+
+
+@asynccontextmanager
+async def open_admin(socket: Path) -> AsyncIterator[EnvoyAdmin]:
+    """A client of the admin interface at `socket`; opening does not connect."""
+    connector = aiohttp.UnixConnector(path=str(socket))
+    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
+        yield EnvoyAdmin(session)

@@ -1,0 +1,46 @@
+"""Turns arguments that do not fit a tool's schema into a text that names the argument, the cause and the fix."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from services.financial.limits import InvalidArgument, quote
+
+__all__ = ["check_known_arguments", "describe_rejection"]
+
+_SHOWN_ERRORS = 5
+
+
+def check_known_arguments(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Raise InvalidArgument for an argument that the schema does not have: a misspelt option must not pass unseen."""
+    known = schema.get("properties")
+    if known is None:
+        return
+    for name in arguments:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            fix = f"Use {near[0]}." if near else f"The arguments are {', '.join(known)}."
+            raise InvalidArgument(quote(name), "there is no such argument.", fix)
+
+
+def describe_rejection(err: ValidationError, schema: Mapping[str, Any]) -> str:
+    """One line for each of the first few errors; long input is never repeated."""
+    found = err.errors(include_url=False, include_context=False)
+    lines = [_describe(dict(error), schema) for error in found[:_SHOWN_ERRORS]]
+    if len(found) > _SHOWN_ERRORS:
+        lines.append(f"and {len(found) - _SHOWN_ERRORS} more.")
+    return "\n".join(lines)
+
+
+def _describe(error: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    where = [str(part) for part in error["loc"]]
+    if error["type"] == "missing":
+        cause = "it is missing."
+    else:
+        given = error["input"]
+        shown = f", not {quote(str(given))}" if isinstance(given, str | int | float) else ""
+        cause = f"{error['msg'][:1].lower()}{error['msg'][1:]}{shown}."
+    expected = schema.get("properties", {}).get(where[0], {}).get("description", "") if where else ""
+    return f"{'.'.join(where)}: {cause}" + (f" Give: {expected}." if expected else "")
