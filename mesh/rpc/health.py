@@ -4,10 +4,14 @@ Not grpcio-health-checking's servicer: its watches never end, so that one watche
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from mesh.errors import MeshError
+from mesh.rpc.status import code_of
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -15,11 +19,19 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _States = health_pb2.HealthCheckResponse
 
 
-class HealthServicer(health_pb2_grpc.HealthServicer):
-    """The health of each service, by its full name, and of the server, whose name is empty."""
+HealthOf = Callable[[str], Awaitable[bool]]
+"""Tells whether a service that is reached through this server is healthy; raises NotFound when there is none."""
 
-    def __init__(self, names: tuple[str, ...], draining: asyncio.Event) -> None:
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """The health of each service, by its full name, and of the server, whose name is empty.
+
+    Check asks `health_of`, when there is one, about names that are not served here.
+    """
+
+    def __init__(self, names: tuple[str, ...], draining: asyncio.Event, health_of: HealthOf | None = None) -> None:
         self._states = dict.fromkeys(names, _States.NOT_SERVING)
+        self._health_of = health_of
         self._draining = draining
         self._changed = asyncio.Event()
 
@@ -34,6 +46,11 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def Check(self, request: health_pb2.HealthCheckRequest, context: _Context) -> health_pb2.HealthCheckResponse:
         """The health now; NOT_FOUND for a service that is not served here."""
         state = self._states.get(request.service)
+        if state is None and self._health_of is not None:
+            try:
+                state = _States.SERVING if await self._health_of(request.service) else _States.NOT_SERVING
+            except MeshError as err:
+                await context.abort(code_of(err), str(err))
         if state is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"{request.service!r} is not served here.")
         return health_pb2.HealthCheckResponse(status=state)

@@ -49,12 +49,14 @@ class Service:
 class Server:
     """A running server. `draining` is set when it begins to stop: streams end themselves then. `port` is 0 for unix."""
 
-    def __init__(self, names: tuple[str, ...], interceptor: CallInterceptor) -> None:
+    def __init__(
+        self, names: tuple[str, ...], interceptor: CallInterceptor, health_of: health.HealthOf | None = None
+    ) -> None:
         self.port = 0
         self.draining = asyncio.Event()
         self._names = (*names, "")
         self._interceptor = interceptor
-        self._health = health.HealthServicer(self._names, self.draining)
+        self._health = health.HealthServicer(self._names, self.draining, health_of)
 
     @property
     def in_flight(self) -> int:
@@ -82,11 +84,13 @@ async def open_server(
     services: Sequence[Service],
     *,
     generic_handlers: Sequence[grpc.GenericRpcHandler] = (),
+    health_of: health.HealthOf | None = None,
 ) -> AsyncIterator[Server]:
     """Serve until the context ends, then drain: NOT_SERVING, `draining`, no new calls, up to `drain_grace` for others.
 
     The server is bound and started on entry and NOT_SERVING until `set_serving(True)`. Raises AlreadyExists when the
-    address is taken, InvalidInput when it is none. What handlers need must outlive this context: open it before.
+    address is taken, InvalidInput when it is none. `health_of` answers health checks by names that are not served here
+    and raises NotFound for what it does not know. What handlers need must outlive this context: open it before.
     """
     path = socket_path(settings.listen)
     interceptor = CallInterceptor(
@@ -96,7 +100,7 @@ async def open_server(
         is_behind_sidecar=path is not None,
     )
     names = tuple(service.descriptor.full_name for service in services)
-    server = Server(names, interceptor)
+    server = Server(names, interceptor, health_of)
     # OpenTelemetry's interceptor outside of ours, so that its span is there when ours logs.
     grpc_server = grpc.aio.server(interceptors=[*build_server_interceptors(), interceptor], options=_options(settings))
     for service in services:

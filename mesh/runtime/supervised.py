@@ -42,7 +42,6 @@ class Supervised:
                         raise FailedPrecondition(
                             f"{self._name} ended at once: {self._last_words()}",
                             reason="PROCESS_ENDED",
-                            field=self._name,
                             fix=fix,
                         )
                     await asyncio.sleep(_POLL)
@@ -50,7 +49,6 @@ class Supervised:
             raise FailedPrecondition(
                 f"{self._name} is not ready after {timeout:g} s. It said last: {self._last_words()}",
                 reason="PROCESS_NOT_READY",
-                field=self._name,
                 fix=fix,
             ) from err
 

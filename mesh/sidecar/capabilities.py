@@ -50,8 +50,15 @@ async def watch_capabilities(kind: str, target: str) -> AsyncIterator[tuple[str,
 
 async def _read_tools(channel: grpc.aio.Channel) -> tuple[str, ...]:
     stub = mcp_bridge_service_pb2_grpc.McpBridgeServiceStub(channel)
-    response = await stub.ListTools(mcp_bridge_service_pb2.ListToolsRequest(), timeout=_TIMEOUT)
-    return tuple(sorted({tool.name for tool in response.tools}))
+    names: set[str] = set()
+    page = ""
+    while True:
+        request = mcp_bridge_service_pb2.ListToolsRequest(page_token=page)
+        response = await stub.ListTools(request, timeout=_TIMEOUT)
+        names.update(tool.name for tool in response.tools)
+        page = response.next_page_token
+        if not page:
+            return tuple(sorted(names))
 
 
 async def _read_skills(channel: grpc.aio.Channel) -> tuple[str, ...]:

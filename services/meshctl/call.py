@@ -198,15 +198,17 @@ def _show_progress(message: str, done: float, total: float) -> None:
 
 
 async def _with_near_names(settings: MeshSettings, service: str, name: str, err: NotFound) -> MeshError:
-    """The same error with the names that are nearest to `name`, when the service does not know that."""
-    if err.reason == "UNKNOWN_SERVICE" or err.fix:
-        return err
+    """The same error with the names that are nearest to `name`, when it is that which the service does not know."""
     kinds = {found.name: found.kind for found in await list_services(settings)}
+    if service not in kinds:
+        return err
     known = (
         [skill.id for skill in (await read_card(settings, service)).skills]
         if kinds[service] == "agent"
         else [tool.name for tool in await read_tools(settings, service)]
     )
+    if name in known:
+        return err
     return NotFound(err.summary, reason=err.reason, field=err.field, service=service, fix=near_names(name, known))
 
 

@@ -127,8 +127,8 @@ def proxies(settings: MeshSettings, output: str) -> None:
             proxy.node_id if position == 0 else "",
             resources.type,
             resources.subscribed,
-            resources.sent_version or "-",
-            resources.acked_version or "-",
+            resources.sent_version[:8] or "-",
+            resources.acked_version[:8] or "-",
             ago(_moment(resources, "ack_time")),
             resources.nack_message or "-",
         )
@@ -158,7 +158,7 @@ def certs(settings: MeshSettings, output: str) -> None:
     rows = [
         (
             certificate.spiffe_id,
-            certificate.serial[:16],
+            certificate.serial[:8],
             certificate.reason,
             ago(_moment(certificate, "issue_time")),
             ago(_moment(certificate, "expire_time")),

@@ -1,6 +1,7 @@
 """What meshctl prints: tables for people, JSON for programs."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,9 +21,13 @@ output_option = click.option(
 )
 
 
+_WIDTH = 200
+
+
 def console() -> Console:
-    """A console on standard output; colours only on a terminal."""
-    return Console(highlight=False, soft_wrap=True)
+    """A console on standard output; on a terminal with colours and its width, elsewhere wide enough for scripts."""
+    is_terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=True, width=None if is_terminal else _WIDTH)
 
 
 def print_json(value: object) -> None:
