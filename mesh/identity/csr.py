@@ -4,11 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.errors import InvalidInput
+from mesh.identity.x509_errors import UNREADABLE
 from mesh.model import SpiffeId
 
 LARGEST_CSR = 8 << 10
@@ -41,16 +42,16 @@ def read_csr(csr_der: bytes) -> CertificateRequest:
     try:
         csr = x509.load_der_x509_csr(csr_der)
         key = csr.public_key()
-    except (ValueError, TypeError) as err:
-        raise _refused("The request cannot be read.") from err
     except UnsupportedAlgorithm as err:
         raise _refused("The request's key is not a P-256 key.") from err
+    except UNREADABLE as err:
+        raise _refused("The request cannot be read.") from err
     # Before the signature: checking that of a huge RSA key is work that a stranger could ask for.
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _refused("The request's key is not a P-256 key.")
     try:
         is_signed = csr.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except UNREADABLE:
         is_signed = False
     if not is_signed:
         raise _refused("The request is not signed by its own key.")
@@ -82,7 +83,7 @@ def _names_of(csr: x509.CertificateSigningRequest) -> tuple[x509.GeneralName, ..
         return tuple(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         return ()
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as err:
+    except UNREADABLE as err:
         raise _refused("The extensions of the request cannot be read.") from err
 
 

@@ -100,9 +100,7 @@ def read_secret(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as err:
-        raise FailedPrecondition(
-            f"{path} cannot be read: {err.strerror or err}.", field=str(path), fix=fix
-        ) from err
+        raise FailedPrecondition(f"{path} cannot be read: {err.strerror or err}.", field=str(path), fix=fix) from err
 
 
 def _lock(descriptor: int, path: Path, timeout: float) -> None:

@@ -14,11 +14,13 @@ from OpenSSL import SSL
 
 from mesh.errors import FailedPrecondition, Unauthenticated, Unavailable
 from mesh.identity.root import utc_now
+from mesh.identity.x509_errors import UNREADABLE
 from mesh.model import Address
 
 _TIMEOUT = 5.0
 _CHUNK = 16 << 10
 _LONGEST_HANDSHAKE = 256 << 10
+_FAILURES: tuple[type[Exception], ...] = (OSError, SSL.Error, *UNREADABLE)
 
 
 async def fetch_root(
@@ -76,13 +78,11 @@ async def _chain_of(address: Address, server_name: str, timeout: float) -> list[
         return [certificate.to_cryptography() for certificate in connection.get_peer_cert_chain() or ()]
     except TimeoutError as err:
         raise _no_answer(address, f"it took longer than {timeout:g} s") from err
-    except (OSError, ValueError, SSL.Error) as err:
+    except _FAILURES as err:
         raise _no_answer(address, _text_of(err)) from err
 
 
-async def _shake_hands(
-    connection: SSL.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def _shake_hands(connection: SSL.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     received = 0
     is_done = False
     while not is_done:

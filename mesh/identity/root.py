@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mesh.errors import FailedPrecondition
 from mesh.identity.files import hold_private_dir, read_secret, write_file
+from mesh.identity.x509_errors import UNREADABLE
 from mesh.telemetry import get_logger
 
 ROOT_LIFETIME = timedelta(days=3650)
@@ -139,7 +139,7 @@ def _key_to_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def _parse_key(path: Path, pem: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
+    except UNREADABLE as err:
         raise FailedPrecondition(f"{path} is damaged.", field=str(path), fix=_RESTORE) from err
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise FailedPrecondition(f"{path} is not a P-256 key.", field=str(path), fix=_RESTORE)
@@ -152,7 +152,7 @@ def _parse_root(path: Path, pem: bytes, key: ec.EllipticCurvePrivateKey) -> x509
         is_of_key = root.public_key() == key.public_key()
         root.verify_directly_issued_by(root)
         is_authority = bool(root.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.ExtensionNotFound) as err:
+    except UNREADABLE as err:
         raise FailedPrecondition(f"{path} is damaged.", field=str(path), fix=_REMAKE) from err
     if not is_of_key or not is_authority:
         raise FailedPrecondition(

@@ -3,37 +3,50 @@
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import grpc
 
-from mesh.identity.authority import CertificateAuthority, SignedCertificate, utc_now
+from mesh.errors import MeshError
+from mesh.identity.authority import CLOCK_SKEW, WORKLOAD_LIFETIME, CertificateAuthority, SignedCertificate
 from mesh.identity.svid import create_key
 from mesh.model import SpiffeId
+from mesh.telemetry import get_logger
 
 CONTROL_PLANE = "control-plane"
 TLS_NAME = f"{CONTROL_PLANE}.mesh"
 """The DNS name in the control plane's certificate; gRPC clients check it, Envoy checks the SPIFFE id."""
+
+_log = get_logger(__name__)
 
 
 class ServerTls:
     """Server credentials of one port."""
 
     def __init__(
-        self, authority: CertificateAuthority, spiffe_id: SpiffeId, *, require_client_certificate: bool
+        self,
+        authority: CertificateAuthority,
+        spiffe_id: SpiffeId,
+        *,
+        require_client_certificate: bool,
+        lifetime: timedelta = WORKLOAD_LIFETIME,
     ) -> None:
         self._authority = authority
         self._spiffe_id = spiffe_id
+        self._lifetime = lifetime
         self._lock = threading.Lock()
-        self._private_key, self._csr = create_key()
-        self._signed = self._sign()
+        self._private_key, self._signed = self._sign()
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._configuration(),
             self._renewed,  # type: ignore[arg-type]  # the stubs forget that None means "no change"
             require_client_authentication=require_client_certificate,
         )
 
-    def _sign(self) -> SignedCertificate:
-        return self._authority.sign(self._csr, self._spiffe_id, reason="control-plane", dns_names=(TLS_NAME,))
+    def _sign(self) -> tuple[str, SignedCertificate]:
+        private_key, csr = create_key()
+        return private_key, self._authority.sign(
+            csr, self._spiffe_id, reason="control-plane", lifetime=self._lifetime, dns_names=(TLS_NAME,)
+        )
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         # The root goes along, so that a workload with nothing but a token can compare its fingerprint.
@@ -45,9 +58,14 @@ class ServerTls:
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Asked by gRPC before each handshake, in a thread of its own; None: no change."""
         with self._lock:
-            if utc_now() < self._signed.renew_time:
+            # A clock that was set back makes the certificate one of the future, which nobody takes.
+            if self._signed.issue_time - CLOCK_SKEW <= self._authority.now() < self._signed.renew_time:
                 return None
-            self._signed = self._sign()
+            try:
+                self._private_key, self._signed = self._sign()
+            except MeshError as err:
+                _log.error("server_certificate_not_renewed", spiffe_id=str(self._spiffe_id), error=str(err))
+                return None
             return self._configuration()
 
 
@@ -58,7 +76,8 @@ async def open_server_credentials(
     *,
     require_client_certificate: bool,
     namespace: str = "default",
+    lifetime: timedelta = WORKLOAD_LIFETIME,
 ) -> AsyncIterator[ServerTls]:
-    """Credentials for a port of `service`, renewed at half life at the next handshake."""
+    """Credentials for a port of `service`, renewed at half life at the next handshake; connections stay as they are."""
     spiffe_id = SpiffeId(authority.trust_domain, namespace, service)
-    yield ServerTls(authority, spiffe_id, require_client_certificate=require_client_certificate)
+    yield ServerTls(authority, spiffe_id, require_client_certificate=require_client_certificate, lifetime=lifetime)

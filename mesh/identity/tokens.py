@@ -10,21 +10,33 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from mesh.errors import FailedPrecondition, PermissionDenied, Unauthenticated
-from mesh.identity.authority import utc_now
-from mesh.identity.files import make_private_dir, read_secret, write_file
+from mesh.errors import FailedPrecondition, InvalidInput, PermissionDenied, Unauthenticated
+from mesh.identity.files import hold_private_dir, read_secret, write_file
+from mesh.identity.root import utc_now
+from mesh.identity.server_tls import CONTROL_PLANE
 from mesh.model import check_service_name
+from mesh.telemetry import get_logger
+
+RESERVED = frozenset({CONTROL_PLANE})
+"""Services for which no join token is made: their certificates never leave the control plane."""
 
 _PREFIX = "amj1"
 _LONGEST = 2048
+_KEY_BYTES = hashlib.sha256().digest_size
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_REMEMBERED = 1000
 _NEW_TOKEN = "Make a new one with `meshctl token create SERVICE`."  # noqa: S105 (advice, not a token)
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +50,34 @@ class TokenClaims:
 
 
 class JoinTokens:
-    """Makes and redeems join tokens. Made by `open`. Belongs to one event loop."""
+    """Makes and redeems join tokens. Made by `open`. May be used by several threads, and processes on one folder."""
 
     def __init__(self, key: bytes, used_path: Path, *, clock: Callable[[], datetime]) -> None:
         self._key = key
         self._used_path = used_path
         self._clock = clock
-        self._used = _read_used(used_path)
+        # A file that is of no use is told at the start, and not to the first workload.
+        _read_used(used_path)
 
     @classmethod
     def open(cls, directory: Path, *, clock: Callable[[], datetime] = utc_now) -> Self:
         """Load the MAC key and the used tokens from `directory`, or make them; raises FailedPrecondition."""
-        make_private_dir(directory)
-        path = directory / "token.key"
-        key = read_secret(path)
-        if not key or len(key) != hashlib.sha256().digest_size:
-            # A damaged key costs no more than the tokens that are on their way.
-            key = secrets.token_bytes(hashlib.sha256().digest_size)
-            write_file(path, key, mode=0o600)
-        return cls(key, directory / "tokens.used", clock=clock)
+        with hold_private_dir(directory):
+            path = directory / "token.key"
+            key = read_secret(path)
+            if key is None or len(key) != _KEY_BYTES:
+                if key is not None:
+                    # A damaged key costs no more than the tokens that are on their way.
+                    _log.warning("token_key_made_anew", path=str(path))
+                key = secrets.token_bytes(_KEY_BYTES)
+                write_file(path, key, mode=0o600)
+            return cls(key, directory / "tokens.used", clock=clock)
 
     def create(self, service: str, lifetime: timedelta, *, fingerprint: str) -> tuple[str, datetime]:
-        """A token and when it ends; raises InvalidInput for a service name that is none."""
+        """A token and when it ends, a whole second; raises InvalidInput for a service that cannot have one."""
         check_service_name(service)
-        expires = (self._clock() + lifetime).replace(microsecond=0)
+        check_not_reserved(service)
+        expires = datetime.fromtimestamp(math.ceil((self._clock() + lifetime).timestamp()), UTC)
         claims = {
             "id": secrets.token_hex(12),
             "service": service,
@@ -72,24 +88,17 @@ class JoinTokens:
         return f"{_PREFIX}.{payload}.{_encode(self._mac(payload))}", expires
 
     def redeem(self, token: str, *, service: str, key_digest: bytes) -> TokenClaims:
-        """Take a token for one key. The same key may come again until the token ends.
+        """Take a token for one key. The same key may come again until the token ends. Writes a file.
 
-        Raises Unauthenticated (TOKEN_MALFORMED, TOKEN_FOREIGN, TOKEN_EXPIRED, TOKEN_USED) or PermissionDenied
-        (TOKEN_WRONG_SERVICE).
+        Raises Unauthenticated (TOKEN_MISSING, TOKEN_MALFORMED, TOKEN_FOREIGN, TOKEN_EXPIRED, TOKEN_USED),
+        PermissionDenied (TOKEN_WRONG_SERVICE), or FailedPrecondition when the use cannot be written down.
         """
         payload, mac = _split(token)
         if not hmac.compare_digest(mac, self._mac(payload)):
-            raise Unauthenticated(
-                "The join token was made by another mesh.", reason="TOKEN_FOREIGN", field="join_token", fix=_NEW_TOKEN
-            )
+            raise _refused("The join token was made by another mesh, or was changed on its way.", "TOKEN_FOREIGN")
         claims = _claims_of(payload)
         if claims.expires <= self._clock():
-            raise Unauthenticated(
-                f"The join token ended at {claims.expires.isoformat()}.",
-                reason="TOKEN_EXPIRED",
-                field="join_token",
-                fix=_NEW_TOKEN,
-            )
+            raise _refused(f"The join token ended at {claims.expires.isoformat()}.", "TOKEN_EXPIRED")
         if claims.service != service:
             raise PermissionDenied(
                 f"The join token is for {claims.service}, not for {service}.",
@@ -101,35 +110,45 @@ class JoinTokens:
         return claims
 
     def _use(self, claims: TokenClaims, digest: str) -> None:
-        used_by = self._used.get(claims.id)
-        if used_by is not None and used_by[0] == digest:
-            return
-        if used_by is not None:
-            raise Unauthenticated(
-                "The join token has been used by another workload.",
-                reason="TOKEN_USED",
-                field="join_token",
-                fix=_NEW_TOKEN,
-            )
-        now = self._clock().timestamp()
-        kept = {identifier: use for identifier, use in self._used.items() if use[1] > now}
-        kept[claims.id] = (digest, claims.expires.timestamp())
-        # On disk before the certificate leaves: a crash must not make the token good again.
-        write_file(self._used_path, json.dumps(kept).encode(), mode=0o600)
-        self._used = kept
+        with hold_private_dir(self._used_path.parent):
+            # Read anew each time: another control plane may be on its way out, or in, on the same folder.
+            used = _read_used(self._used_path)
+            used_by = used.get(claims.id)
+            if used_by is not None and hmac.compare_digest(used_by[0], digest):
+                return
+            if used_by is not None:
+                raise _refused("The join token has been used by another workload.", "TOKEN_USED")
+            kept = _keep(used, self._clock().timestamp())
+            kept[claims.id] = (digest, claims.expires.timestamp())
+            # On disk before the certificate leaves: a crash must not make the token good again.
+            write_file(self._used_path, json.dumps(kept).encode(), mode=0o600)
 
     def _mac(self, payload: str) -> bytes:
         return hmac.digest(self._key, f"{_PREFIX}.{payload}".encode(), "sha256")
 
 
+def check_not_reserved(service: str) -> None:
+    """Raise InvalidInput for a service whose certificates are for the control plane alone."""
+    if service in RESERVED:
+        raise InvalidInput(
+            f"The name {service!r} is reserved for the mesh itself.",
+            reason="RESERVED_NAME",
+            field="service",
+            fix="Choose another name.",
+        )
+
+
 def read_claims(token: str) -> TokenClaims:
-    """What a token says, unproven; raises Unauthenticated (TOKEN_MALFORMED)."""
+    """What a token says, unproven; raises Unauthenticated (TOKEN_MISSING, TOKEN_MALFORMED)."""
     payload, _ = _split(token)
     return _claims_of(payload)
 
 
 def _split(token: str) -> tuple[str, bytes]:
-    parts = token.strip().split(".") if len(token) <= _LONGEST else []
+    text = token.strip()
+    if not text:
+        raise _refused("There is no join token.", "TOKEN_MISSING")
+    parts = text.split(".") if len(text) <= _LONGEST and text.isascii() else []
     if len(parts) != 3 or parts[0] != _PREFIX:
         raise _malformed()
     return parts[1], _decode(parts[2])
@@ -138,14 +157,23 @@ def _split(token: str) -> tuple[str, bytes]:
 def _claims_of(payload: str) -> TokenClaims:
     try:
         facts: Any = json.loads(_decode(payload))
-        return TokenClaims(
-            id=str(facts["id"]),
-            service=str(facts["service"]),
+        claims = TokenClaims(
+            id=facts["id"],
+            service=facts["service"],
             expires=datetime.fromtimestamp(int(facts["expires"]), UTC),
-            ca=str(facts["ca"]),
+            ca=facts["ca"],
         )
-    except (ValueError, KeyError, TypeError, OverflowError, OSError) as err:
+        is_whole = isinstance(claims.id, str) and _FINGERPRINT.fullmatch(claims.ca) is not None
+        check_service_name(claims.service)
+    except (ValueError, LookupError, TypeError, OverflowError, OSError, RecursionError, InvalidInput) as err:
         raise _malformed() from err
+    if not is_whole:
+        raise _malformed()
+    return claims
+
+
+def _refused(summary: str, reason: str) -> Unauthenticated:
+    return Unauthenticated(summary, reason=reason, field="join_token", fix=_NEW_TOKEN)
 
 
 def _malformed() -> Unauthenticated:
@@ -157,15 +185,24 @@ def _malformed() -> Unauthenticated:
     )
 
 
+def _keep(used: Mapping[str, tuple[str, float]], now: float) -> dict[str, tuple[str, float]]:
+    """What to remember: all tokens that last, and of the others some, for the clock may be set back."""
+    by_end = sorted(used.items(), key=lambda item: item[1][1], reverse=True)
+    lasting = sum(use[1] > now for use in used.values())
+    return dict(by_end[: max(_REMEMBERED, lasting)])
+
+
 def _read_used(path: Path) -> dict[str, tuple[str, float]]:
     text = read_secret(path)
     if text is None:
         return {}
     try:
         return {str(identifier): (str(use[0]), float(use[1])) for identifier, use in json.loads(text).items()}
-    except (ValueError, AttributeError, TypeError, IndexError, KeyError) as err:
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as err:
         raise FailedPrecondition(
-            f"{path} is damaged.", field=str(path), fix="Remove it; tokens made before may then be used once more."
+            f"{path} is damaged.",
+            field=str(path),
+            fix="Remove it and token.key beside it, and start anew; tokens made before are then of no use.",
         ) from err
 
 
@@ -175,6 +212,10 @@ def _encode(data: bytes) -> str:
 
 def _decode(text: str) -> bytes:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error) as err:
         raise _malformed() from err
+    # Several texts stand for the same bytes: unused bits at the end, and "+/" beside "-_". One of them is ours.
+    if _encode(data) != text:
+        raise _malformed()
+    return data

@@ -17,6 +17,7 @@ from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, ProxyStatus, TypeStatus
 from services.control_plane.registry_follower import RegistryFollower
+from services.control_plane.reserved_names import check_declarable, check_joinable
 
 DEFAULT_TOKEN_LIFETIME = timedelta(minutes=10)
 LONGEST_TOKEN_LIFETIME = timedelta(hours=24)
@@ -114,6 +115,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         self, request: control_service_pb2.DeclareServiceRequest, context: grpc.ServicerContext
     ) -> control_service_pb2.DeclareServiceResponse:
         declaration = Declaration(request.name, request.kind, tuple(sorted(set(request.upstreams))))
+        check_declarable(declaration)
         self._declarations.declare(declaration)
         self._store.set_declarations(self._declarations.declarations)
         _log.info(
@@ -125,16 +127,28 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         self, request: control_service_pb2.CreateJoinTokenRequest, context: grpc.ServicerContext
     ) -> control_service_pb2.CreateJoinTokenResponse:
         check_service_name(request.service)
-        lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else DEFAULT_TOKEN_LIFETIME
-        if not timedelta(0) < lifetime <= LONGEST_TOKEN_LIFETIME:
-            raise InvalidInput(
-                f"A join token cannot live for {lifetime}.",
-                field="lifetime",
-                fix="Ask for more than 0 s and at most 24 h.",
-            )
+        check_joinable(request.service, self._declarations.declarations.get(request.service))
+        lifetime = _lifetime_of(request)
         token, expire_time = self._tokens.create(request.service, lifetime, fingerprint=self._authority.fingerprint)
         _log.info("join_token_created", for_service=request.service, expires=expire_time.isoformat())
         return control_service_pb2.CreateJoinTokenResponse(token=token, expire_time=_timestamp(expire_time))
+
+
+def _lifetime_of(request: control_service_pb2.CreateJoinTokenRequest) -> timedelta:
+    if not request.HasField("lifetime"):
+        return DEFAULT_TOKEN_LIFETIME
+    try:
+        # Not ToTimedelta: a Duration holds more than a timedelta, and says so with an OverflowError.
+        lifetime = timedelta(seconds=request.lifetime.seconds, microseconds=request.lifetime.nanos // 1000)
+    except OverflowError:
+        lifetime = timedelta.max
+    if not timedelta(0) < lifetime <= LONGEST_TOKEN_LIFETIME:
+        raise InvalidInput(
+            f"A join token cannot live for {request.lifetime.seconds} s.",
+            field="lifetime",
+            fix="Ask for more than 0 s and at most 24 h.",
+        )
+    return lifetime
 
 
 async def _next_unless(stop: asyncio.Future[bool], states: AsyncIterator[MeshState]) -> MeshState | None:

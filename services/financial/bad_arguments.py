@@ -1,28 +1,43 @@
 """Turns arguments that do not fit a tool's schema into a text that names the argument, the cause and the fix."""
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sized
 from typing import Any
 
 from pydantic import ValidationError
 
 from services.financial.limits import InvalidArgument, quote
 
-__all__ = ["check_known_arguments", "describe_rejection"]
+__all__ = ["check_arguments", "describe_rejection"]
 
 _SHOWN_ERRORS = 5
+_SIZES: tuple[tuple[type[Sized], str, str], ...] = (
+    (list, "maxItems", "items"),
+    (dict, "maxProperties", "entries"),
+    (str, "maxLength", "characters"),
+)
 
 
-def check_known_arguments(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Raise InvalidArgument for an argument that the schema does not have: a misspelt option must not pass unseen."""
+def check_arguments(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Raise InvalidArgument for an argument that the schema does not have, or that is larger than it says.
+
+    A misspelt option must not pass unseen, and what is too large must not be validated item by item.
+    """
     known = schema.get("properties")
     if known is None:
         return
-    for name in arguments:
+    for name, value in arguments.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             fix = f"Use {near[0]}." if near else f"The arguments are {', '.join(known)}."
             raise InvalidArgument(quote(name), "there is no such argument.", fix)
+        for branch in (known[name], *known[name].get("anyOf", ())):
+            for kind, key, unit in _SIZES:
+                if isinstance(value, kind) and len(value) > branch.get(key, math.inf):
+                    raise InvalidArgument(
+                        name, f"{len(value)} {unit}; at most {branch[key]} are accepted.", "Give fewer."
+                    )
 
 
 def describe_rejection(err: ValidationError, schema: Mapping[str, Any]) -> str:
@@ -42,5 +57,7 @@ def _describe(error: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         given = error["input"]
         shown = f", not {quote(str(given))}" if isinstance(given, str | int | float) else ""
         cause = f"{error['msg'][:1].lower()}{error['msg'][1:]}{shown}."
+    if error["type"] == "too_long":
+        return f"{'.'.join(where)}: {cause} Give fewer."
     expected = schema.get("properties", {}).get(where[0], {}).get("description", "") if where else ""
     return f"{'.'.join(where)}: {cause}" + (f" Give: {expected}." if expected else "")

@@ -1,4 +1,8 @@
-"""Price, yield, duration and convexity of a fixed-rate bond, by the street convention."""
+"""Price, yield, duration and convexity of a fixed-rate bond.
+
+The street convention: interest compounds at the coupon frequency, within a broken first period too; it accrues
+linearly.
+"""
 
 import math
 from collections.abc import Iterator
@@ -8,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from services.financial.limits import InvalidArgument, Result, check_bounded
+from services.financial.roots import find_root
 
 __all__ = ["BondDuration", "BondPrice", "BondYield", "bond_duration", "bond_price", "bond_yield"]
 
@@ -94,8 +99,6 @@ def bond_yield(
     price: Price, coupon_rate: CouponRate, years: Years, face: Face = 100.0, frequency: Frequency = 2
 ) -> BondYield:
     """Yield to maturity of a fixed-rate bond from its clean price."""
-    from scipy.optimize import brentq
-
     bond = _build_bond(coupon_rate, years, face, frequency)
     dirty = price + bond.accrued()
 
@@ -107,10 +110,10 @@ def bond_yield(
     if miss(lowest) < 0 or miss(_HIGHEST_YIELD) > 0:
         raise InvalidArgument(
             "price",
-            f"no yield between {lowest:.2%} and {_HIGHEST_YIELD:.0%} gives a price of {price:g} for a face of {face:g}.",
+            f"no yield between {lowest:.2%} and {_HIGHEST_YIELD:.0%} gives a price of {price:g} (face {face:g}).",
             "Give the clean price in the unit of face, not as a fraction of it.",
         )
-    solution = float(brentq(miss, lowest, _HIGHEST_YIELD, xtol=1e-15, rtol=1e-14, maxiter=500))
+    solution = find_root(miss, lowest, _HIGHEST_YIELD)
     return BondYield(
         yield_rate=solution,
         effective_annual_yield=math.expm1(frequency * math.log1p(solution / frequency)),

@@ -1,16 +1,19 @@
 """Net present value, internal rate of return and its modified form, for flows at equal intervals."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from services.financial.limits import CashFlows, InvalidArgument, PeriodRate, Result, check_bounded
+from services.financial.roots import find_root
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
 
 __all__ = ["Irr", "Mirr", "Npv", "irr", "mirr", "npv"]
 
@@ -19,7 +22,7 @@ _LOWEST_U = math.log(1e-4)
 _HIGHEST_U = 16.0
 _GRID_SCALE = 1e-3
 _GRID_POINTS = 4001
-_TOUCH = 1e-12  # of the sum of the flows' sizes: nearer to zero than that, two roots have met
+_TOUCH = 1e-13  # of the sum of the discounted flows' sizes: nearer to zero than that, two roots have met
 _SAME_RATE = 1e-9
 _NAMED_RATES = 6
 
@@ -67,7 +70,7 @@ def irr(cash_flows: CashFlows) -> Irr:
             "Judge the project by npv at its cost of capital.",
         )
     if len(rates) > 1:
-        named = ", ".join(f"{rate:.6g}" for rate in rates[:_NAMED_RATES])
+        named = ", ".join(f"{round(rate, 12) + 0.0:.6g}" for rate in rates[:_NAMED_RATES])
         more = ", ..." if len(rates) > _NAMED_RATES else ""
         raise InvalidArgument(
             "cash_flows",
@@ -91,88 +94,76 @@ def mirr(
     import numpy_financial
 
     with np.errstate(all="ignore"):
-        value = float(numpy_financial.mirr(cash_flows, finance_rate, reinvest_rate))
+        value = float(numpy_financial.mirr(cash_flows, finance_rate, reinvest_rate))  # type: ignore[no-untyped-call]
     return Mirr(mirr=check_bounded(value, "cash_flows"))
 
 
-def _trim(flows: Sequence[float]) -> list[float]:
+def _trim(flows: Sequence[float]) -> "Vector":
     """Leave out the zeros at both ends, which do not move a root, and scale to a largest flow of one."""
-    used = [index for index, flow in enumerate(flows) if flow]
-    if not used:
-        return []
-    largest = max(abs(flow) for flow in flows)
-    return [flow / largest for flow in flows[used[0] : used[-1] + 1]]
+    import numpy as np
+
+    row = np.trim_zeros(np.asarray(flows, dtype=np.float64))
+    return row / np.abs(row).max() if row.size else row
 
 
-def _count_sign_changes(flows: Sequence[float]) -> int:
-    signs = [flow > 0 for flow in flows if flow]
-    return sum(one != other for one, other in zip(signs, signs[1:], strict=False))
+def _count_sign_changes(flows: "Vector") -> int:
+    signs = flows[flows != 0] > 0
+    return int((signs[1:] != signs[:-1]).sum())
 
 
-def _scaled_npv(flows: Sequence[float], u: float) -> float:
+def _scaled_npv(flows: "Vector", u: float) -> float:
     """The net present value at rate e^u - 1; below zero times e^(u * periods), so that it never overflows."""
-    total = 0.0
-    if u >= 0:
-        factor = math.exp(-u)
-        for flow in reversed(flows):
-            total = total * factor + flow
-    else:
-        factor = math.exp(u)
-        for flow in flows:
-            total = total * factor + flow
-    return total
+    import numpy as np
+
+    periods = np.arange(len(flows))
+    return float(flows @ np.exp(-u * periods if u >= 0 else u * periods[::-1]))
 
 
-def _scaled_npv_grid(flows: Sequence[float], u: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def _scaled_npv_grid(flows: "Vector", u: "Vector") -> "Vector":
+    """The same for many `u`, which are sorted, by Horner's scheme."""
     import numpy as np
 
     later, earlier = u[u >= 0], u[u < 0]
     above, below = np.zeros_like(later), np.zeros_like(earlier)
     factor_above, factor_below = np.exp(-later), np.exp(earlier)
-    for first, last in zip(flows, reversed(flows), strict=True):
+    for first, last in zip(flows, flows[::-1], strict=True):
         above = above * factor_above + last
         below = below * factor_below + first
-    return np.concatenate([below, above])  # u is sorted
+    return np.concatenate([below, above])
 
 
-def _find_single(flows: Sequence[float]) -> list[float]:
+def _find_single(flows: "Vector") -> list[float]:
     """The root of flows that change sign once: by Descartes' rule of signs there is exactly one."""
     low, high = _scaled_npv(flows, _LOWEST_U), _scaled_npv(flows, _HIGHEST_U)
     if low == 0 or high == 0 or (low > 0) == (high > 0):
         return []
-    return [_solve(lambda u: _scaled_npv(flows, u), _LOWEST_U, _HIGHEST_U)]
+    return [find_root(lambda u: _scaled_npv(flows, u), _LOWEST_U, _HIGHEST_U)]
 
 
-def _find_all(flows: Sequence[float]) -> list[float]:
-    """Every root within the search range: sign changes on a fine grid, and dips towards zero between its points."""
+def _find_all(flows: "Vector") -> list[float]:
+    """Every root within the search range: where the value changes sign, and where it turns back at or beyond zero."""
     import numpy as np
-    from scipy.optimize import minimize_scalar
 
     ends = math.asinh(_LOWEST_U / _GRID_SCALE), math.asinh(_HIGHEST_U / _GRID_SCALE)
     grid = _GRID_SCALE * np.sinh(np.linspace(*ends, _GRID_POINTS))
-    values = _scaled_npv_grid(flows, grid)
-    touch = _TOUCH * math.fsum(abs(flow) for flow in flows)
+    slopes = flows * np.arange(len(flows))  # of the value by -u
+    values, steepness = _scaled_npv_grid(flows, grid), _scaled_npv_grid(slopes, grid)
 
     def value(u: float) -> float:
         return _scaled_npv(flows, u)
 
     roots = [float(u) for u in grid[values == 0]]
-    for at in np.flatnonzero(values[:-1] * values[1:] < 0):
-        roots.append(_solve(value, float(grid[at]), float(grid[at + 1])))
-    size = np.abs(values)
-    same_sign = (values[:-2] * values[1:-1] > 0) & (values[1:-1] * values[2:] > 0)
-    for at in np.flatnonzero(same_sign & (size[1:-1] <= size[:-2]) & (size[1:-1] <= size[2:])) + 1:
-        low, high, sign = float(grid[at - 1]), float(grid[at + 1]), math.copysign(1.0, values[at])
-        dip = minimize_scalar(lambda u, s=sign: s * value(u), bounds=(low, high), method="bounded")
-        if dip.fun < -touch:
-            roots += [_solve(value, low, float(dip.x)), _solve(value, float(dip.x), high)]
-        elif dip.fun <= touch:
-            roots.append(float(dip.x))
+    for low, high in _cells(grid, values[:-1] * values[1:] < 0):
+        roots.append(find_root(value, low, high))
+    for low, high in _cells(grid, (values[:-1] * values[1:] > 0) & (steepness[:-1] * steepness[1:] <= 0)):
+        turn = find_root(lambda u: _scaled_npv(slopes, u), low, high)
+        if abs(value(turn)) <= _TOUCH * _scaled_npv(np.abs(flows), turn):
+            roots.append(turn)
+        elif value(turn) * value(low) < 0:
+            roots += [find_root(value, low, turn), find_root(value, turn, high)]
     roots.sort()
     return [u for index, u in enumerate(roots) if index == 0 or u - roots[index - 1] > _SAME_RATE]
 
 
-def _solve(function: Callable[[float], float], low: float, high: float) -> float:
-    from scipy.optimize import brentq
-
-    return float(brentq(function, low, high, xtol=1e-15, rtol=1e-14, maxiter=500))
+def _cells(grid: "Vector", chosen: "NDArray[np.bool_]") -> list[tuple[float, float]]:
+    return [(float(grid[at]), float(grid[at + 1])) for at in chosen.nonzero()[0]]

@@ -14,7 +14,7 @@ __all__ = ["AmortizationRow", "AmortizationSchedule", "amortization_schedule"]
 _CENT = Decimal("0.01")
 _DIGITS = 50
 
-# Amounts leave as JSON numbers. Within these limits no total passes 9e13, below which each cent has a double of its own.
+# Amounts leave as JSON numbers. Within these limits no total passes 9e13, below which each cent has its own double.
 _MAX_PRINCIPAL = 1e11
 _MAX_ANNUAL_RATE = 5
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from services.financial.limits import InvalidArgument, Result, check_bounded
+from services.financial.roots import find_root
 
 __all__ = ["ImpliedVolatility", "OptionPrice", "implied_volatility", "option_price"]
 
@@ -92,8 +93,6 @@ def implied_volatility(
     dividend_yield: DividendYield = 0.0,
 ) -> ImpliedVolatility:
     """The volatility at which Black-Scholes-Merton gives a European option's market price."""
-    from scipy.optimize import brentq
-
     forward, present = _discount(spot, dividend_yield, years), _discount(strike, rate, years)
     floor, ceiling = (
         (max(forward - present, 0.0), forward) if kind == "call" else (max(present - forward, 0.0), present)
@@ -115,8 +114,7 @@ def implied_volatility(
             f"{price:g} needs a volatility of more than {_HIGHEST_VOLATILITY:.0%} a year.",
             "Check price, strike and years.",
         )
-    solution = brentq(miss, _LOWEST_VOLATILITY, _HIGHEST_VOLATILITY, xtol=1e-14, rtol=1e-13, maxiter=500)
-    return ImpliedVolatility(implied_volatility=float(solution))
+    return ImpliedVolatility(implied_volatility=find_root(miss, _LOWEST_VOLATILITY, _HIGHEST_VOLATILITY))
 
 
 def _discount(amount: float, rate: float, years: float) -> float:

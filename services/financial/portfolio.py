@@ -32,8 +32,10 @@ class SeriesStatistics(Result):
         description="annualised mean return above the risk-free rate over volatility; null when there is no volatility"
     )
     max_drawdown: float = Field(description="largest fall from a peak as a positive fraction: 0.25 is 25 %")
-    peak: str = Field(description="when that fall began: a date, or without dates the position from 0")
-    trough: str = Field(description="when it was deepest")
+    peak: str | None = Field(
+        description="when that fall began: a date, without dates the position from 0; null when nothing fell"
+    )
+    trough: str | None = Field(description="when it was deepest")
     beta: float | None = Field(description="against the benchmark; null without one, or when it does not move")
 
 
@@ -79,7 +81,7 @@ def compute_statistics(table: PriceTable, terms: Terms, *, are_returns: bool = F
     if (blend <= -1).any():
         raise InvalidArgument("weights", "the portfolio loses all its worth within a period.", "Use less leverage.")
     market = returns[terms.benchmark] if terms.benchmark else None
-    # Prices have one date more than returns: the fall may begin at the very first one.
+    # There is one level of wealth more than there are returns: with prices, the first of them.
     labels = list(table.dates) or [str(position) for position in range(len(next(iter(table.series.values()))))]
     if are_returns:
         labels = ["start", *labels]
@@ -157,8 +159,8 @@ def _describe(
         annualised_volatility=deviation * scale,
         sharpe_ratio=excess / deviation * scale if deviation > _FLAT else None,
         max_drawdown=float(-np.expm1(falls[trough])) + 0.0,
-        peak=labels[peak],
-        trough=labels[trough],
+        peak=labels[peak] if peak != trough else None,
+        trough=labels[trough] if peak != trough else None,
         beta=_find_beta(returns, market),
     )
 

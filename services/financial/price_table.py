@@ -8,7 +8,7 @@ from datetime import date
 
 from services.financial.limits import MAX_CELLS, MAX_CSV_BYTES, MAX_NAMES, MAX_POINTS, InvalidArgument, quote
 
-__all__ = ["PriceTable", "parse_price_csv"]
+__all__ = ["PriceTable", "check_names", "parse_price_csv"]
 
 _DATE_HEADERS = ("date", "day", "time", "timestamp")
 

@@ -15,7 +15,7 @@ __all__ = ["INDEX_SYMBOL", "SAMPLE_DIRECTORY", "PriceFile", "PriceFolder", "Unkn
 SAMPLE_DIRECTORY = Path(__file__).parent / "sample_data"
 INDEX_SYMBOL = "index"  # the name of the listing, so no symbol
 
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._^=-]{0,31}")
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _MAX_FILES = 1_000
 
 
@@ -57,18 +57,18 @@ class PriceFolder:
                 break
         return files
 
-    def read_text(self, symbol: str) -> str:
-        """The CSV text of a symbol, in whatever case it is written.
+    def read_text(self, symbol: str, *, field: str = "symbol") -> str:
+        """The CSV text of a symbol.
 
         Raises UnknownSymbol, or InvalidArgument when the file is too large or not text.
         """
         files = {file.symbol: file for file in self.list_files()}
-        file = files.get(symbol) or next((f for name, f in files.items() if name.lower() == symbol.lower()), None)
+        file = files.get(symbol)
         if file is None:
-            raise UnknownSymbol("symbol", f"there are no prices for {quote(symbol)}.", _suggest(symbol, list(files)))
+            raise UnknownSymbol(field, f"there are no prices for {quote(symbol)}.", _suggest(symbol, list(files)))
         if file.size > MAX_CSV_BYTES:
             raise InvalidArgument(
-                "symbol",
+                field,
                 f"{file.symbol}.csv has {file.size} bytes; at most {MAX_CSV_BYTES} are read.",
                 "Shorten the file.",
             )
@@ -77,7 +77,7 @@ class PriceFolder:
         except (OSError, UnicodeDecodeError) as err:
             cause = err.strerror if isinstance(err, OSError) else "it is not UTF-8 text"
             raise InvalidArgument(
-                "symbol", f"{file.symbol}.csv cannot be read ({cause}).", "Repair the file in the data directory."
+                field, f"{file.symbol}.csv cannot be read ({cause}).", "Repair the file in the data directory."
             ) from err
 
     def load(self, symbols: Sequence[str]) -> PriceTable:
@@ -91,7 +91,7 @@ class PriceFolder:
         return PriceTable(series, dates)
 
     def _read_closes(self, symbol: str) -> dict[str, float]:
-        table = parse_price_csv(self.read_text(symbol), field=f"{symbol}.csv")
+        table = parse_price_csv(self.read_text(symbol, field="symbols"), field=f"{symbol}.csv")
         column = next((name for name in table.series if name.lower() == "close"), None)
         if not table.dates or column is None:
             raise InvalidArgument(

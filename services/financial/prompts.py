@@ -32,5 +32,5 @@ def review_portfolio(
         "1. Read prices://index to see which of these symbols there are.\n"
         f"2. Call portfolio_statistics with those symbols and {benchmark} in symbols, and {benchmark} as benchmark.\n"
         "3. Report return, volatility, Sharpe ratio, the worst drawdown with its dates, and beta in a table.\n"
-        "4. Say which series adds most to the risk, judging by the correlation matrix. Mention if the data is synthetic."
+        "4. Say which series adds most to the risk, judging by the correlation matrix. Say if data is synthetic."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from services.financial.prices import SAMPLE_DIRECTORY
 
-__all__ = ["build_samples"]
+__all__ = ["build_samples", "write_samples"]
 
 _SEED = 20_260_728
 _START = date(2023, 1, 2)

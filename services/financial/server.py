@@ -1,6 +1,7 @@
 """The MCP server: which tools, resources and prompts there are, and how a bad argument is answered."""
 
-from typing import Annotated, Any, Literal
+import asyncio
+from typing import Any
 
 import pydantic_core
 from mcp.server import CacheHint, MCPServer
@@ -19,23 +20,22 @@ from mcp_types import (
     TextContent,
     ToolAnnotations,
 )
-from pydantic import FailFast, Field, ValidationError
+from pydantic import ValidationError
 
-from services.financial.bad_arguments import check_known_arguments, describe_rejection
+from services.financial.bad_arguments import check_arguments, describe_rejection
 from services.financial.bonds import bond_duration, bond_price, bond_yield
 from services.financial.cash_flows import irr, mirr, npv
-from services.financial.limits import MAX_CELLS, MAX_CSV_BYTES, MAX_NAMES, MAX_POINTS, InvalidArgument
+from services.financial.limits import InvalidArgument
 from services.financial.loans import amortization_schedule
 from services.financial.options import implied_volatility, option_price
-from services.financial.portfolio import PortfolioStatistics, Terms, compute_statistics
-from services.financial.price_table import PriceTable, check_names, parse_price_csv
+from services.financial.portfolio_tool import build_portfolio_tool
 from services.financial.prices import INDEX_SYMBOL, PriceFolder, UnknownSymbol
 from services.financial.prompts import review_portfolio, value_project
 
 __all__ = ["FinancialServer"]
 
 _INSTRUCTIONS = (
-    "Exact financial mathematics. Rates are fractions: 0.05 is 5 %. Cash flows are equally spaced, the first at time 0. "
+    "Financial mathematics. Rates are fractions: 0.05 is 5 %. Cash flows are equally spaced, the first at time 0. "
     "Price histories are resources prices://SYMBOL, listed in prices://index."
 )
 _TITLES = {
@@ -53,10 +53,6 @@ _SCHEME = "prices://"
 _CSV_TYPE = "text/csv"
 _HOUR_MS = 3_600_000
 
-Series = Annotated[
-    list[Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]], FailFast(), Field(max_length=MAX_POINTS)
-]
-
 
 class FinancialServer(MCPServer[dict[str, Any]]):
     """Serves the financial tools over the price histories of one folder.
@@ -68,7 +64,7 @@ class FinancialServer(MCPServer[dict[str, Any]]):
     def __init__(self, folder: PriceFolder, *, version: str = "") -> None:
         self._folder = folder
         tools = [_build_tool(function, title) for function, title in _TITLES.items()]
-        tools.append(_build_tool(self._build_portfolio_tool(), "Portfolio statistics"))
+        tools.append(_build_tool(build_portfolio_tool(folder), "Portfolio statistics"))
         self._schemas = {tool.name: tool.parameters for tool in tools}
         unchanging = CacheHint(ttl_ms=_HOUR_MS, scope="public")
         super().__init__(
@@ -83,7 +79,7 @@ class FinancialServer(MCPServer[dict[str, Any]]):
         self._add_resources()
         self.prompt(title="Value a project")(value_project)
         self.prompt(title="Review a portfolio")(review_portfolio)
-        self.completion()(self._complete)
+        self.completion()(self._complete)  # type: ignore[no-untyped-call]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[dict[str, Any], Any] | None = None
@@ -91,7 +87,7 @@ class FinancialServer(MCPServer[dict[str, Any]]):
         """Call a tool; raises ToolError whose text is fit for the caller."""
         schema = self._schemas.get(name, {})
         try:
-            check_known_arguments(arguments, schema)
+            check_arguments(arguments, schema)
             result = await super().call_tool(name, arguments, context)
         except InvalidArgument as err:
             raise ToolError(str(err)) from err
@@ -119,7 +115,7 @@ class FinancialServer(MCPServer[dict[str, Any]]):
                 mime_type=_CSV_TYPE,
                 size=file.size,
             )
-            for file in self._folder.list_files()
+            for file in await asyncio.to_thread(self._folder.list_files)
         ]
         return [*await super().list_resources(), *files]
 
@@ -148,57 +144,6 @@ class FinancialServer(MCPServer[dict[str, Any]]):
             except InvalidArgument as err:
                 raise ResourceError(str(err)) from err
 
-    def _build_portfolio_tool(self) -> Any:
-        folder = self._folder
-
-        def portfolio_statistics(
-            csv: Annotated[
-                str,
-                Field(
-                    max_length=MAX_CSV_BYTES,
-                    description='CSV text: a header such as "date,AAA,BBB", a row for each date; the date may be left out',
-                ),
-            ] = "",
-            series: Annotated[
-                dict[str, Series] | None,
-                FailFast(),
-                Field(max_length=MAX_NAMES, description="series by name, all of one length, instead of csv"),
-            ] = None,
-            symbols: Annotated[
-                list[Annotated[str, Field(max_length=64)]] | None,
-                FailFast(),
-                Field(max_length=MAX_NAMES, description="symbols of prices:// resources, instead of csv"),
-            ] = None,
-            values: Annotated[Literal["prices", "returns"], Field(description="what csv or series holds")] = "prices",
-            benchmark: Annotated[
-                str, Field(max_length=64, description="name of the series that beta is measured against")
-            ] = "",
-            weights: Annotated[
-                dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None,
-                FailFast(),
-                Field(
-                    max_length=MAX_NAMES,
-                    description="share of each series, summing to 1; by default equal, without the benchmark",
-                ),
-            ] = None,
-            periods_per_year: Annotated[
-                float,
-                Field(ge=1, le=100_000, allow_inf_nan=False, description="252 for trading days, 52 weeks, 12 months"),
-            ] = 252.0,
-            risk_free_rate: Annotated[
-                float, Field(ge=-1, le=10, allow_inf_nan=False, description="per year, as a fraction")
-            ] = 0.0,
-        ) -> PortfolioStatistics:
-            """Annualised return, volatility, Sharpe ratio, drawdown, beta and correlations of series and their portfolio.
-
-            Give exactly one of csv, series and symbols. The portfolio is rebalanced to its weights every period.
-            """
-            table = _choose_table(folder, csv, series, symbols)
-            terms = Terms(benchmark, weights, periods_per_year, risk_free_rate)
-            return compute_statistics(table, terms, are_returns=values == "returns" and not symbols)
-
-        return portfolio_statistics
-
     async def _complete(
         self,
         ref: PromptReference | ResourceTemplateReference,
@@ -208,7 +153,8 @@ class FinancialServer(MCPServer[dict[str, Any]]):
         if not isinstance(ref, ResourceTemplateReference) or argument.name != "symbol":
             return None
         typed = argument.value.lower()
-        symbols = [file.symbol for file in self._folder.list_files() if file.symbol.lower().startswith(typed)]
+        files = await asyncio.to_thread(self._folder.list_files)
+        symbols = [file.symbol for file in files if file.symbol.lower().startswith(typed)]
         return Completion(values=symbols[:100], total=len(symbols), has_more=len(symbols) > 100)
 
 
@@ -224,30 +170,3 @@ def _build_tool(function: Any, title: str) -> Tool:
     )
     tool.parameters["additionalProperties"] = False
     return tool
-
-
-def _choose_table(
-    folder: PriceFolder, csv: str, series: dict[str, list[float]] | None, symbols: list[str] | None
-) -> PriceTable:
-    given = [name for name, value in (("csv", csv), ("series", series), ("symbols", symbols)) if value]
-    if len(given) != 1:
-        what = f"{' and '.join(given)} are given together" if given else "there is no series"
-        raise InvalidArgument(
-            "csv, series, symbols", f"{what}.", "Give exactly one of the three, and not an empty one."
-        )
-    if csv:
-        return parse_price_csv(csv, field="csv")
-    if symbols:
-        check_names(symbols, "symbols")
-        return folder.load(symbols)
-    assert series
-    check_names(series, "series")
-    lengths = {name: len(column) for name, column in series.items()}
-    if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{name} {length}" for name, length in list(lengths.items())[:5])
-        raise InvalidArgument("series", f"the lengths differ: {shown}.", "Give each series a value for every date.")
-    if sum(lengths.values()) > MAX_CELLS:
-        raise InvalidArgument(
-            "series", f"{sum(lengths.values())} numbers; at most {MAX_CELLS} are read.", "Give a shorter span."
-        )
-    return PriceTable(series)

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -70,8 +69,8 @@ def logs(settings: MeshSettings, name: str | None, follow: bool, lines: int, out
         click.echo(json.dumps(facts, ensure_ascii=False) if output == "json" else render_line(facts))
 
     streams = [path.open(errors="replace") for path in files]
-    last = (facts for stream in streams for facts in _read(stream) if concerns(facts, name))
-    for facts in sorted(deque(last, maxlen=lines), key=lambda facts: str(facts.get("ts", ""))):
+    past = (facts for stream in streams for facts in _read(stream) if concerns(facts, name))
+    for facts in sorted(past, key=lambda facts: str(facts.get("ts", "")))[-lines:]:
         say(facts)
     while follow:
         time.sleep(_FOLLOW_PAUSE)

@@ -1,0 +1,51 @@
+"""Names of services that have a meaning to the mesh itself.
+
+control-plane   its certificate never leaves it, and proxies call it by this name        nobody's
+consul          the registry's identity, which checks health and may do nothing else     join tokens only
+gateway         the edge                                                                 declared with kind gateway only
+"""
+
+from mesh.errors import FailedPrecondition, InvalidInput
+from mesh.model import Declaration
+
+CONTROL_PLANE = "control-plane"
+REGISTRY = "consul"
+GATEWAY = "gateway"
+
+
+def check_declarable(declaration: Declaration) -> None:
+    """Raise InvalidInput when a declaration uses a reserved name for something else."""
+    if declaration.service in (CONTROL_PLANE, REGISTRY):
+        raise _reserved(declaration.service, "name")
+    if declaration.service == GATEWAY and declaration.kind != GATEWAY:
+        raise InvalidInput(
+            f"The name {GATEWAY!r} is for a service of kind gateway, not of kind {declaration.kind!r}.",
+            reason="RESERVED_NAME",
+            field="kind",
+            fix="Declare it with kind gateway, or choose another name.",
+        )
+    for number, upstream in enumerate(declaration.upstreams):
+        if upstream in (CONTROL_PLANE, REGISTRY):
+            raise _reserved(upstream, f"upstreams[{number}]")
+
+
+def check_joinable(service: str, declaration: Declaration | None) -> None:
+    """Raise when no workload may join under the name; `declaration` is what was said about the service, if anything."""
+    if service == CONTROL_PLANE:
+        raise _reserved(service, "service")
+    if service == GATEWAY and (declaration is None or declaration.kind != GATEWAY):
+        raise FailedPrecondition(
+            f"The service {GATEWAY!r} is not declared as a gateway.",
+            reason="NOT_A_GATEWAY",
+            field="service",
+            fix="Declare it first: `meshctl token create gateway --kind gateway`.",
+        )
+
+
+def _reserved(name: str, field: str) -> InvalidInput:
+    return InvalidInput(
+        f"The name {name!r} is reserved for the mesh itself.",
+        reason="RESERVED_NAME",
+        field=field,
+        fix="Choose another name.",
+    )

@@ -1,0 +1,138 @@
+"""Steady load through two sidecars while parts of the mesh die: only what was in flight on the dead may fail."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+
+WORKERS = 8
+CALL_MILLISECONDS = 20
+# From SIGKILL to the moment when the peers' kernels have reset the connections of the dead.
+KILL_TAKES = 0.25
+
+
+@dataclass
+class Load:
+    """Calls of /echo.v1.Echo/Say, WORKERS at a time, without pause and without marks that allow a repetition."""
+
+    target: str
+    answered: list[tuple[float, str]] = field(default_factory=list)
+    failed: list[tuple[float, str]] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        options = [("grpc.default_authority", "echo.mesh"), ("grpc.enable_retries", 0)]
+        async with grpc.aio.insecure_channel(self.target, options) as channel:
+            say = channel.unary_unary("/echo.v1.Echo/Say")
+            stopping = asyncio.Event()
+            workers = [asyncio.create_task(self._work(say, stopping)) for _ in range(WORKERS)]
+            try:
+                yield
+            finally:
+                stopping.set()
+                await asyncio.gather(*workers)
+
+    async def _work(self, say, stopping):
+        while not stopping.is_set():
+            began = time.monotonic()
+            try:
+                answer = await say(b"%d" % CALL_MILLISECONDS, timeout=10)
+            except grpc.aio.AioRpcError as err:
+                self.failed.append((began, f"{err.code().name} {err.details()}"))
+            else:
+                self.answered.append((began, answer.partition(b" ")[0].decode()))
+
+    async def calls(self, count):
+        """Wait until so many more calls have been answered."""
+        wanted = len(self.answered) + count
+        async with asyncio.timeout(30):
+            while len(self.answered) < wanted:
+                await asyncio.sleep(0.01)
+
+    def answered_since(self, moment):
+        return {instance for began, instance in self.answered if began >= moment}
+
+
+@pytest.fixture
+def load(load_mesh):
+    return Load(load_mesh.outbound("caller-1"))
+
+
+async def wait_for(what, *, timeout=30.0):
+    async with asyncio.timeout(timeout):
+        while not await asyncio.to_thread(what):
+            await asyncio.sleep(0.05)
+
+
+async def test_death_of_control_plane_consul_and_one_instance_fails_only_what_was_in_flight(load_mesh, load):
+    async with load.running():
+        await load.calls(200)
+        assert load.answered_since(0) == {"echo-1", "echo-2"}
+
+        for round_number in range(2):
+            old = load_mesh.pid_of("services.control_plane")
+            load_mesh.kill(old)
+            await load.calls(100)
+            await wait_for(lambda pid=old: _is_replaced(load_mesh, "services.control_plane", pid))
+            await wait_for(load_mesh.is_ready)
+            await load.calls(100)
+            assert load.failed == [], f"control plane killed, round {round_number}"
+
+        old = load_mesh.pid_of("consul agent")
+        load_mesh.kill(old)
+        await load.calls(200)
+        await wait_for(lambda: _is_replaced(load_mesh, "consul agent", old))
+        await wait_for(load_mesh.is_ready)
+        await load.calls(200)
+        assert load.failed == [], "Consul killed"
+
+        killed = time.monotonic()
+        load_mesh.kill(load_mesh.pid_of("MESH_INSTANCE=echo-2", "echo.py"))
+        load_mesh.kill(load_mesh.pid_of("run/echo-2/bootstrap.json"))
+        await load.calls(200)
+        await wait_for(load_mesh.is_ready)
+        back = time.monotonic()
+        await wait_for(lambda: "echo-2" in load.answered_since(back))
+    assert len(load.failed) <= WORKERS
+    assert all(began < killed + KILL_TAKES for began, _ in load.failed), load.failed
+
+
+async def test_rotation_of_certificates_fails_no_call_and_no_stream(start_mesh, load_mesh_file):
+    # Renewal at half of the life: each sidecar, the control plane and Consul change theirs again and again.
+    with start_mesh(load_mesh_file, MESH_CERTIFICATE_LIFETIME="8") as mesh:
+        load = Load(mesh.outbound("caller-1"))
+        serials = _serials(mesh)
+        async with load.running(), _stream(mesh) as stream:
+            await wait_for(lambda: len(_serials(mesh) - serials) >= 2 * len(serials), timeout=60)
+            await load.calls(100)
+            assert not stream.done()
+        assert load.failed == []
+        assert mesh.is_ready()
+
+
+@contextlib.asynccontextmanager
+async def _stream(mesh):
+    """A stream that began before the first rotation and goes on until the block ends."""
+    options = [("grpc.default_authority", "echo.mesh")]
+    async with grpc.aio.insecure_channel(mesh.outbound("caller-1"), options) as channel:
+
+        async def read():
+            numbers = [int(number) async for number in channel.unary_stream("/echo.v1.Echo/Count")(b"100000")]
+            raise AssertionError(f"the stream ended after {len(numbers)} numbers")
+
+        reading = asyncio.create_task(read())
+        yield reading
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+
+
+def _serials(mesh):
+    return {certificate["serial"] for certificate in mesh.json("certs")}
+
+
+def _is_replaced(mesh, sign, old):
+    return sum(sign in command for pid, command in mesh.processes().items() if pid != old) == 1

@@ -1,0 +1,157 @@
+"""meshctl against a running mesh, as a shell sees it: output and exit status."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+UNREACHABLE = 3
+USAGE = 2
+
+
+def test_status_tells_every_service_healthy_and_where_the_mesh_is_reached(mesh):
+    status = mesh.json("status")
+    assert status["ready"] is True
+    found = {
+        service["name"]: (service["kind"], service["instances"], service["healthy"]) for service in status["services"]
+    }
+    assert (
+        found.items()
+        >= {
+            "gateway": ("gateway", 1, 1),
+            "financial": ("mcp", 1, 1),
+            "utilities": ("mcp", 1, 1),
+            "von-neumann": ("agent", 1, 1),
+        }.items()
+    )
+    assert status["endpoints"]["gateway"] == f"http://{mesh.gateway}"
+    assert {"consul", "ui"} <= status["endpoints"].keys()
+
+
+def test_tools_and_skills_are_listed_and_known_to_the_registry(mesh):
+    tools = {tool["name"] for tool in mesh.json("tools", "financial")["financial"]}
+    assert {"npv", "irr", "amortization_schedule", "option_price", "portfolio_statistics"} <= tools
+    services = {service["name"]: service for service in mesh.json("status")["services"]}
+    assert set(services["financial"]["capabilities"]) == tools
+    (card,) = mesh.json("agents")
+    assert card["name"] == "von-neumann"
+    assert set(services["von-neumann"]["capabilities"]) == {skill["id"] for skill in card["skills"]}
+
+
+def test_an_agent_calls_a_tool_through_the_mesh(mesh):
+    value = {"rate": 0.1, "cash_flows": [-1000, 400, 500, 600]}
+    result = mesh.json("call", "von-neumann", "project-valuation", json.dumps(value))
+    assert result["is_error"] is False
+    assert json.dumps(result["output"]).find("npv") >= 0
+    log = mesh.meshctl("logs", "financial").stdout
+    assert "caller=spiffe://agentmesh.local/ns/default/svc/von-neumann" in log
+
+
+def test_a_wrong_argument_is_an_error_of_the_tool_that_names_it(mesh):
+    done = mesh.meshctl("call", "financial", "npv", '{"rate": -2, "cash_flows": [1]}')
+    assert done.returncode == 1
+    assert "rate" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("call", "finacial", "npv"), 1, "Did you mean financial?"),
+        (("call", "financial", "nvp"), 1, "Did you mean npv"),
+        (("call", "von-neumann", "project-valuatio"), 1, "Did you mean project-valuation"),
+        (("call", "financial", "npv", "{"), USAGE, "not JSON"),
+        (("call", "financial", "npv", "rate"), USAGE, "NAME=VALUE"),
+        (("tools", "nobody"), 1, "There is no service 'nobody'"),
+        (("no-such-command",), USAGE, "No such command"),
+    ],
+)
+def test_a_mistake_is_answered_with_its_cause_and_the_fix(mesh, arguments, status, words):
+    done = mesh.meshctl(*arguments)
+    assert done.returncode == status
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_proxy_has_accepted_what_it_was_sent(mesh):
+    proxies = mesh.json("proxies")
+    assert {proxy["node_id"].partition("/")[0] for proxy in proxies} >= {"gateway", "financial", "von-neumann"}
+    for proxy in proxies:
+        for resources in proxy["resources"]:
+            assert resources["acked_version"] == resources["sent_version"]
+            assert "nack_message" not in resources
+
+
+def test_certs_are_listed_without_keys(mesh):
+    done = mesh.meshctl("certs", "--output", "json")
+    identities = {certificate["spiffe_id"] for certificate in json.loads(done.stdout)}
+    assert "spiffe://agentmesh.local/ns/default/svc/financial" in identities
+    assert "PRIVATE" not in done.stdout
+
+
+def test_doctor_finds_the_mesh_well(mesh):
+    done = mesh.meshctl("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "WRONG" not in done.stdout
+
+
+def test_run_mcp_adds_a_server_that_can_be_called_at_once_and_leaves_without_a_trace(mesh, lines_of):
+    command = (sys.executable, "-m", "services.meshctl.main", "run", "mcp", "more-tools", "--")
+    server = (sys.executable, "-m", "services.utilities")
+    running = subprocess.Popen(
+        [*command, *server], env=mesh.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        said = lines_of(running).read_until("is in the mesh", 60)
+        assert "more-tools is in the mesh at 127.0.0.1:" in said
+        mesh.wait_for(lambda: "more-tools" in {service["name"] for service in mesh.json("status")["services"]})
+        called = mesh.meshctl("call", "more-tools", "convert_units", "value=3", "from_unit=mile", "to_unit=km")
+        assert json.loads(called.stdout)["value"] == pytest.approx(4.828032)
+    finally:
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+    mesh.wait_for(lambda: "more-tools" not in {service["name"] for service in mesh.json("status")["services"]})
+    assert not any("more-tools" in command for command in mesh.processes().values())
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("/no/such/program",), "/no/such/program"),
+        ((sys.executable, "-c", "import sys; sys.exit('nothing to see')"), "nothing to see"),
+    ],
+)
+def test_run_mcp_says_why_a_server_cannot_join(mesh, command, words):
+    done = mesh.meshctl("run", "mcp", "broken", "--", *command, timeout=90)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any("run/broken" in command for command in mesh.processes().values())
+
+
+def test_a_second_up_is_refused(mesh):
+    done = mesh.meshctl("up")
+    assert done.returncode == 1
+    assert f"process {mesh.up.pid}" in done.stderr
+
+
+def test_up_names_who_holds_a_port(mesh, mesh_environment, tmp_path):
+    env = mesh_environment(tmp_path) | {"MESH_GATEWAY_BIND": mesh.gateway}
+    (tmp_path / "mesh.yaml").write_text("services: {}\n")
+    command = (sys.executable, "-m", "services.meshctl.main", "up", "--file", str(tmp_path / "mesh.yaml"))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{mesh.gateway} is taken by envoy" in done.stderr
+    assert "MESH_GATEWAY_BIND" in done.stderr
+
+
+def test_without_a_mesh_commands_say_how_to_start_one(mesh_environment, tmp_path):
+    env = mesh_environment(tmp_path)
+    command = (sys.executable, "-m", "services.meshctl.main")
+    for arguments in (("status",), ("tools",), ("call", "financial", "npv")):
+        done = subprocess.run([*command, *arguments], env=env, capture_output=True, text=True, timeout=30)
+        assert done.returncode == UNREACHABLE
+        assert "make up" in done.stderr
+    done = subprocess.run([*command, "down"], env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0

@@ -1,0 +1,20 @@
+import mesh.identity
+
+
+def test_what_others_may_use_is_pinned() -> None:
+    assert set(mesh.identity.__all__) == {
+        "CertificateAuthority",
+        "Identity",
+        "IdentityServicer",
+        "IdentitySettings",
+        "JoinTokens",
+        "ServerTls",
+        "SignedCertificate",
+        "Svid",
+        "TokenClaims",
+        "open_identity",
+        "open_server_credentials",
+        "peer_spiffe_id",
+        "read_claims",
+        "write_svid_files",
+    }
