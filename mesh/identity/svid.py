@@ -38,7 +38,7 @@ class Svid:
     def from_pem(cls, certificate_chain: str, private_key: str, trust_bundle: str) -> Self:
         """Read identity and times out of the certificate; raises InvalidInput when the parts do not fit together."""
         try:
-            leaf = next(iter(x509.load_pem_x509_certificates(certificate_chain.encode())))
+            leaf = x509.load_pem_x509_certificates(certificate_chain.encode())[0]
             key = serialization.load_pem_private_key(private_key.encode(), password=None)
             roots = x509.load_pem_x509_certificates(trust_bundle.encode())
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

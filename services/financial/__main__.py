@@ -1,10 +1,8 @@
 """`python -m services.financial [--data-dir DIR]`: serve financial tools over stdio until stdin closes."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Two optional imports of the SDK and its dependencies that a server behind a pipe never uses: rich for coloured logs,
@@ -12,9 +10,9 @@ from pathlib import Path
 for unused in ("rich", "uvicorn"):
     sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
 
-from services.financial.limits import InvalidArgument  # noqa: E402
 from services.financial.prices import SAMPLE_DIRECTORY, PriceFolder  # noqa: E402
 from services.financial.server import FinancialServer  # noqa: E402
+from services.tool_server import InvalidArgument, read_version, run_over_stdio  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,20 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = PriceFolder(options.data_dir)
     except InvalidArgument as err:
         parser.error(f"--data-dir: {err.cause} {err.fix}")
-    # The SDK reads stdin in a thread that cannot be interrupted: Python's own handler would wait for the next line.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        FinancialServer(folder, version=_read_version()).run()
-    except* BrokenPipeError:
-        print("financial: the host no longer reads what is answered.", file=sys.stderr)
-    return 0
-
-
-def _read_version() -> str:
-    try:
-        return version("agentmesh")
-    except PackageNotFoundError:  # run from a checkout
-        return ""
+    return run_over_stdio(FinancialServer(folder, version=read_version()))
 
 
 if __name__ == "__main__":

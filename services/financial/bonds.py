@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.financial.limits import InvalidArgument, Result, check_bounded
+from services.financial.limits import check_bounded
 from services.financial.roots import find_root
+from services.tool_server import InvalidArgument, Result
 
 __all__ = ["BondDuration", "BondPrice", "BondYield", "bond_duration", "bond_price", "bond_yield"]
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from services.financial.limits import CashFlows, InvalidArgument, PeriodRate, Result, check_bounded
+from services.financial.limits import CashFlows, PeriodRate, check_bounded
 from services.financial.roots import find_root
+from services.tool_server import InvalidArgument, Result
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,8 +1,10 @@
-"""What the tools accept: the limits, the argument types that state them, and the error for everything beyond."""
+"""What the tools accept: the limits, and the argument types that state them."""
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import FailFast, Field
+
+from services.tool_server import InvalidArgument
 
 __all__ = [
     "MAX_CASH_FLOWS",
@@ -13,12 +15,9 @@ __all__ = [
     "MAX_POINTS",
     "MAX_RESULT",
     "CashFlows",
-    "InvalidArgument",
     "Money",
     "PeriodRate",
-    "Result",
     "check_bounded",
-    "quote",
 ]
 
 MAX_CASH_FLOWS = 10_000
@@ -28,22 +27,6 @@ MAX_POINTS = 20_000  # prices or returns in one series: 80 years of trading days
 MAX_NAMES = 50  # series in one table
 MAX_CELLS = 200_000  # numbers in one table
 MAX_RESULT = 1e100  # far from where doubles overflow, so that sums of results do not
-
-
-class InvalidArgument(ValueError):
-    """The caller must change an argument: `field` names it, `cause` says what is wrong, `fix` what to do."""
-
-    def __init__(self, field: str, cause: str, fix: str) -> None:
-        super().__init__(f"{field}: {cause} {fix}")
-        self.field = field
-        self.cause = cause
-        self.fix = fix
-
-
-class Result(BaseModel):
-    """What a tool gives back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 Money = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
@@ -68,8 +51,3 @@ def check_bounded(value: float, field: str) -> float:
     if not abs(value) <= MAX_RESULT:  # NaN included
         raise InvalidArgument(field, f"the result is larger than {MAX_RESULT:g}.", "Use less extreme values.")
     return value
-
-
-def quote(text: str, limit: int = 40) -> str:
-    """Show a piece of the caller's text within a message: on one line, and never all of a long one."""
-    return repr(text if len(text) <= limit else f"{text[:limit]}...")

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.financial.limits import MAX_MONTHS, InvalidArgument, Result
+from services.financial.limits import MAX_MONTHS
+from services.tool_server import InvalidArgument, Result
 
 __all__ = ["AmortizationRow", "AmortizationSchedule", "amortization_schedule"]
 

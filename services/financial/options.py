@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.financial.limits import InvalidArgument, Result, check_bounded
+from services.financial.limits import check_bounded
 from services.financial.roots import find_root
+from services.tool_server import InvalidArgument, Result
 
 __all__ = ["ImpliedVolatility", "OptionPrice", "implied_volatility", "option_price"]
 

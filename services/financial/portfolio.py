@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from services.financial.limits import InvalidArgument, Result, check_bounded, quote
+from services.financial.limits import check_bounded
 from services.financial.price_table import PriceTable
+from services.tool_server import InvalidArgument, Result, quote
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import FailFast, Field
 
-from services.financial.limits import MAX_CELLS, MAX_CSV_BYTES, MAX_NAMES, MAX_POINTS, InvalidArgument, Money
+from services.financial.limits import MAX_CELLS, MAX_CSV_BYTES, MAX_NAMES, MAX_POINTS, Money
 from services.financial.portfolio import PortfolioStatistics, Terms, compute_statistics
 from services.financial.price_table import PriceTable, check_names, parse_price_csv
 from services.financial.prices import PriceFolder
+from services.tool_server import InvalidArgument
 
 __all__ = ["build_portfolio_tool"]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
-from services.financial.limits import MAX_CELLS, MAX_CSV_BYTES, MAX_NAMES, MAX_POINTS, InvalidArgument, quote
+from services.financial.limits import MAX_CELLS, MAX_CSV_BYTES, MAX_NAMES, MAX_POINTS
+from services.tool_server import InvalidArgument, quote
 
 __all__ = ["PriceTable", "check_names", "parse_price_csv"]
 

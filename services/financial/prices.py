@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.financial.limits import MAX_CSV_BYTES, InvalidArgument, quote
+from services.financial.limits import MAX_CSV_BYTES
 from services.financial.price_table import PriceTable, parse_price_csv
+from services.tool_server import InvalidArgument, quote
 
 __all__ = ["INDEX_SYMBOL", "SAMPLE_DIRECTORY", "PriceFile", "PriceFolder", "UnknownSymbol"]
 

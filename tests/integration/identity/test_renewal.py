@@ -25,7 +25,7 @@ SHORT = timedelta(seconds=4)
 
 async def wait_until(holds: Callable[[], bool], what: str) -> None:
     async with asyncio.timeout(SOON):
-        while not holds():  # noqa: ASYNC110 - what is waited for has no event
+        while not holds():
             await asyncio.sleep(0.005)
     assert holds(), what
 

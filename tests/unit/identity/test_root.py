@@ -138,6 +138,7 @@ def test_removing_a_damaged_root_is_a_fix_that_works(folder: Path, clock: Any) -
     open_authority(folder, clock)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_a_root_with_a_changed_bit_is_named_and_never_a_crash(folder: Path, clock: Any) -> None:
     before = open_authority(folder, clock)
     der = ssl.PEM_cert_to_DER_cert(before.bundle_pem)

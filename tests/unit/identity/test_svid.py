@@ -69,6 +69,7 @@ def test_parts_that_do_not_belong_together_are_refused(
             Svid.from_pem(*parts)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_a_certificate_with_a_changed_bit_is_refused_and_never_a_crash(new_svid: NewSvid) -> None:
     found = new_svid()
     der = x509.load_pem_x509_certificate(found.certificate_chain.encode()).public_bytes(serialization.Encoding.DER)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.financial.bonds import bond_duration, bond_price, bond_yield
-from services.financial.limits import InvalidArgument
+from services.tool_server import InvalidArgument
 
 COUPONS = st.floats(0, 0.2)
 YEARS = st.floats(0.05, 50)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.financial.cash_flows import irr, mirr, npv
-from services.financial.limits import InvalidArgument
+from services.tool_server import InvalidArgument
 
 AMOUNTS = st.floats(0.01, 1e6)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.financial.limits import InvalidArgument
+from services.tool_server import InvalidArgument
 from services.financial.loans import amortization_schedule
 
 

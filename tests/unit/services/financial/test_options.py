@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.financial.limits import InvalidArgument
+from services.tool_server import InvalidArgument
 from services.financial.options import Kind, implied_volatility, option_price
 
 KINDS = st.sampled_from(("call", "put"))

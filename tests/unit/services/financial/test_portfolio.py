@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.financial.limits import InvalidArgument
+from services.tool_server import InvalidArgument
 from services.financial.portfolio import Terms, compute_statistics
 from services.financial.price_table import PriceTable
 

@@ -1,6 +1,6 @@
 import pytest
 
-from services.financial.limits import InvalidArgument
+from services.tool_server import InvalidArgument
 from services.financial.price_table import parse_price_csv
 
 

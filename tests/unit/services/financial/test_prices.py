@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from services.financial.limits import InvalidArgument
+from services.tool_server import InvalidArgument
 from services.financial.prices import SAMPLE_DIRECTORY, PriceFolder, UnknownSymbol
 from services.financial.sample_prices import build_samples
 

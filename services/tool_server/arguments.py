@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.financial.limits import InvalidArgument, quote
+from services.tool_server.errors import InvalidArgument, quote
 
 __all__ = ["check_arguments", "describe_rejection"]
 
