@@ -6,11 +6,15 @@ Every program of the mesh reads the same variables, so that one environment desc
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from mesh.errors import InvalidInput
 from mesh.model import Address
+
+_SHORTEST_LIFE = 10
+_LONGEST_LIFE = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,8 @@ class MeshSettings:
 
     `*_bind` are the addresses that a program listens on, `*_advertise` those that it tells others. `sidecar_bind` and
     `sidecar_advertise` are hosts; each sidecar has a port of its own. `consul` is where the registry answers;
-    `consul_is_given` tells that an operator runs it, so `meshctl up` starts none.
+    `consul_is_given` tells that an operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of
+    workload certificates, which are renewed at half of it.
     """
 
     state_dir: Path
@@ -38,6 +43,7 @@ class MeshSettings:
     consul_is_given: bool
     consul_rpc_port: int
     consul_serf_port: int
+    certificate_lifetime: timedelta
 
     @property
     def admin_socket(self) -> Path:
@@ -79,7 +85,18 @@ class MeshSettings:
             consul_is_given=bool(given),
             consul_rpc_port=port("MESH_CONSUL_RPC_PORT", 8300),
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
+            certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
         )
+
+
+def _parse_lifetime(text: str) -> timedelta:
+    if not text.isascii() or not text.isdigit() or not _SHORTEST_LIFE <= int(text) <= _LONGEST_LIFE:
+        raise InvalidInput(
+            f"{text!r} is no lifetime of a certificate.",
+            field="MESH_CERTIFICATE_LIFETIME",
+            fix=f"Give seconds, from {_SHORTEST_LIFE} to {_LONGEST_LIFE}.",
+        )
+    return timedelta(seconds=int(text))
 
 
 def _parse_consul(text: str) -> tuple[str, Address]:

@@ -21,6 +21,7 @@ NAME = "control-plane"
 
 # Proxies hold one long stream each; the bound is on open streams, not on work.
 _MAX_STREAMS = 10_000
+_LONGEST_ENROLMENT = 64 << 10
 
 _log = get_logger(__name__)
 
@@ -34,6 +35,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     store = StateStore(MeshState(settings.trust_domain, settings.namespace))
     store.set_declarations(declarations.declarations)
     draining = asyncio.Event()
+    lifetime = settings.certificate_lifetime
 
     async with AsyncExitStack() as stack:
         registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
@@ -55,10 +57,14 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
         enrolment_tls = await stack.enter_async_context(
-            open_server_credentials(authority, NAME, require_client_certificate=False)
+            open_server_credentials(
+                authority, NAME, require_client_certificate=False, namespace=settings.namespace, lifetime=lifetime
+            )
         )
         control_tls = await stack.enter_async_context(
-            open_server_credentials(authority, NAME, require_client_certificate=True)
+            open_server_credentials(
+                authority, NAME, require_client_certificate=True, namespace=settings.namespace, lifetime=lifetime
+            )
         )
         admin_server = await stack.enter_async_context(
             open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
@@ -66,9 +72,13 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         enrolment_server = await stack.enter_async_context(
             open_server(
                 ServerSettings(
-                    service=NAME, listen=str(settings.enrolment_bind), credentials=enrolment_tls.credentials
+                    service=NAME,
+                    listen=str(settings.enrolment_bind),
+                    credentials=enrolment_tls.credentials,
+                    # Strangers come here, and what they may say is short.
+                    max_message_bytes=_LONGEST_ENROLMENT,
                 ),
-                [_identity_service(IdentityServicer(authority, tokens, settings.namespace, enrolment=True))],
+                [_identity_service(authority, tokens, settings, enrolment=True)],
             )
         )
         control_server = await stack.enter_async_context(
@@ -79,7 +89,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     credentials=control_tls.credentials,
                     max_concurrent=_MAX_STREAMS,
                 ),
-                [_identity_service(IdentityServicer(authority, tokens, settings.namespace, enrolment=False))],
+                [_identity_service(authority, tokens, settings, enrolment=False)],
                 generic_handlers=[ads.handler],
             )
         )
@@ -99,7 +109,12 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 task.cancel()
 
 
-def _identity_service(servicer: IdentityServicer) -> Service:
+def _identity_service(
+    authority: CertificateAuthority, tokens: JoinTokens, settings: MeshSettings, *, enrolment: bool
+) -> Service:
+    servicer = IdentityServicer(
+        authority, tokens, settings.namespace, enrolment=enrolment, lifetime=settings.certificate_lifetime
+    )
     return Service(
         identity_service_pb2.DESCRIPTOR.services_by_name["IdentityService"],
         lambda server: identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, server),

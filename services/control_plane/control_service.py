@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -74,17 +75,13 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         return control_service_pb2.ListServicesResponse(services=services_to_proto(self._store.current))
 
     async def WatchServices(
-        self,
-        request: control_service_pb2.WatchServicesRequest,
-        context: grpc.aio.ServicerContext[
-            control_service_pb2.WatchServicesRequest, control_service_pb2.WatchServicesResponse
-        ],
-    ) -> None:
+        self, request: control_service_pb2.WatchServicesRequest, context: grpc.ServicerContext
+    ) -> AsyncIterator[control_service_pb2.WatchServicesResponse]:
         states = aiter(self._store.watch())
         draining = asyncio.ensure_future(self._draining.wait())
         try:
             while (state := await _next_unless(draining, states)) is not None:
-                await context.write(control_service_pb2.WatchServicesResponse(services=services_to_proto(state)))
+                yield control_service_pb2.WatchServicesResponse(services=services_to_proto(state))
         finally:
             draining.cancel()
 
@@ -151,7 +148,7 @@ def _lifetime_of(request: control_service_pb2.CreateJoinTokenRequest) -> timedel
     return lifetime
 
 
-async def _next_unless(stop: asyncio.Future[bool], states: AsyncIterator[MeshState]) -> MeshState | None:
+async def _next_unless(stop: asyncio.Future[Any], states: AsyncIterator[MeshState]) -> MeshState | None:
     """The next state, or None when `stop` is done first."""
     upcoming = asyncio.ensure_future(anext(states))
     try:

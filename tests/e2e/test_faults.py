@@ -102,7 +102,7 @@ async def test_death_of_control_plane_consul_and_one_instance_fails_only_what_wa
 
 async def test_rotation_of_certificates_fails_no_call_and_no_stream(start_mesh, load_mesh_file):
     # Renewal at half of the life: each sidecar, the control plane and Consul change theirs again and again.
-    with start_mesh(load_mesh_file, MESH_CERTIFICATE_LIFETIME="8") as mesh:
+    with start_mesh(load_mesh_file, MESH_CERTIFICATE_LIFETIME="10") as mesh:
         load = Load(mesh.outbound("caller-1"))
         serials = _serials(mesh)
         async with load.running(), _stream(mesh) as stream:

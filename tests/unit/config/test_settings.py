@@ -45,6 +45,8 @@ def test_a_given_consul_is_read_as_its_own_tools_do(text, scheme, address):
         ("MESH_CONTROL_BIND", "127.0.0.1:65536"),
         ("MESH_CONSUL_RPC_PORT", "0"),
         ("MESH_CONSUL_SERF_PORT", "many"),
+        ("MESH_CERTIFICATE_LIFETIME", "9"),
+        ("MESH_CERTIFICATE_LIFETIME", "1h"),
     ],
 )
 def test_a_wrong_value_names_its_variable(name, value):
