@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mesh.runtime import open_background
 from mesh.discovery.consul_client import ConsulClient, ConsulEndpoint, open_consul
 from mesh.errors import AlreadyExists, FailedPrecondition, MeshError
 from mesh.model import Address
-from mesh.runtime import Backoff, Child, ChildSpec, Stop, supervise
+from mesh.runtime import Backoff, Child, ChildSpec, Stop, open_background, supervise
 from mesh.telemetry import get_logger
 
 # A fixed name: the host's may change between two starts, and Consul would take the machine for another node.

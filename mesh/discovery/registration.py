@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from mesh.runtime import open_background
 from mesh.discovery.registry import HealthCheck, Registry
 from mesh.errors import MeshError
 from mesh.model import Instance
-from mesh.runtime import Backoff
+from mesh.runtime import Backoff, open_background
 from mesh.telemetry import get_logger
 
 # How often the registry is asked whether it still knows the instance.

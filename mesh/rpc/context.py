@@ -10,7 +10,7 @@ from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.model import SpiffeId
 
 # A quoted value (Subject, Cert, Chain) may hold separators, and even a text that looks like a URI of another caller.
-_PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,]*)([;,]|$)')
+_PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)([;,]|$)')
 
 
 @dataclass(frozen=True, slots=True)

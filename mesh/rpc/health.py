@@ -16,7 +16,8 @@ from mesh.rpc.status import code_of
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_States = health_pb2.HealthCheckResponse
+_messages: Any = health_pb2
+_States: Any = health_pb2.HealthCheckResponse
 
 
 HealthOf = Callable[[str], Awaitable[bool]]
@@ -30,7 +31,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     """
 
     def __init__(self, names: tuple[str, ...], draining: asyncio.Event, health_of: HealthOf | None = None) -> None:
-        self._states = dict.fromkeys(names, _States.NOT_SERVING)
+        self._states: dict[str, int] = dict.fromkeys(names, _States.NOT_SERVING)
         self._health_of = health_of
         self._draining = draining
         self._changed = asyncio.Event()
@@ -55,9 +56,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"{request.service!r} is not served here.")
         return health_pb2.HealthCheckResponse(status=state)
 
-    async def List(self, request: health_pb2.HealthListRequest, context: _Context) -> health_pb2.HealthListResponse:
+    async def List(self, request: Any, context: _Context) -> Any:  # the type stubs lack its messages
         """The health of all services."""
-        return health_pb2.HealthListResponse(
+        return _messages.HealthListResponse(
             statuses={name: health_pb2.HealthCheckResponse(status=state) for name, state in self._states.items()}
         )
 

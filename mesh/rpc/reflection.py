@@ -17,7 +17,7 @@ NAMES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
 
 def add_reflection(server: grpc.aio.Server, services: Sequence[str], draining: asyncio.Event) -> None:
     """Describe `services` to whoever asks. The streams end when the server drains."""
-    servicer = reflection.aio.ReflectionServicer(sorted({*services, NAMES[1]}))
+    servicer: Any = reflection.aio.ReflectionServicer(sorted({*services, NAMES[1]}))
 
     async def info(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         async for response in servicer.ServerReflectionInfo(_until(draining, requests), context):

@@ -6,7 +6,7 @@ Source: the error model of google.rpc.Status, https://google.aip.dev/193.
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[attr-defined]
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from agentmesh.error.v1 import error_pb2

@@ -187,7 +187,7 @@ async def open_consul_with_acl(settings, folder) -> AsyncIterator[str]:
     )
     try:
         async with asyncio.timeout(20), ClientSession(headers={"X-Consul-Token": token}) as session:
-            while not await _has_node(session, settings.http):  # noqa: ASYNC110 - it is another process
+            while not await _has_node(session, settings.http):
                 await asyncio.sleep(0.05)
         yield token
     finally:

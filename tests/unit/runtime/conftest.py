@@ -36,7 +36,7 @@ def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10):
             # Processes outside of this one tell nothing; there is only looking again.
-            while not condition():  # noqa: ASYNC110
+            while not condition():
                 await asyncio.sleep(0.01)
 
     return wait

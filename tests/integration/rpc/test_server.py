@@ -1,0 +1,309 @@
+"""open_server and open_target against each other: everything that every call of the mesh gets."""
+
+import asyncio
+import json
+import stat
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from agentmesh.agent.v1 import agent_service_pb2, agent_service_pb2_grpc
+from mesh.errors import AlreadyExists, InvalidInput, NotFound
+from mesh.rpc import ServerSettings, Service, call_context, error_from_rpc, open_channel, open_server, open_target
+from mesh.telemetry import configure_logs, correlation_id
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_all_four_kinds_of_calls_work(serve):
+    async with serve() as (_, calls):
+        assert await calls.unary(b"a") == b"a"
+        assert [answer async for answer in calls.server_stream(b"3")] == [b"0", b"1", b"2"]
+        assert await calls.client_stream(iter([b"a", b"b"])) == b"ab"
+        assert [answer async for answer in calls.both_stream(iter([b"a", b"b"]))] == [b"a", b"b"]
+
+
+async def test_a_handlers_error_arrives_with_its_details(serve, handlers):
+    async def unary(request, context):
+        raise NotFound("There is no such thing.", field="name", fix="Look again.")
+
+    async def server_stream(request, context):
+        yield b"first"
+        raise NotFound("There is no more.")
+
+    handlers.unary, handlers.server_stream = unary, server_stream
+    async with serve() as (_, calls):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls.unary(b"")
+        error = error_from_rpc(caught.value)
+        assert isinstance(error, NotFound)
+        assert (error.field, error.fix, error.service) == ("name", "Look again.", "test")
+        answers = []
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            answers.extend([answer async for answer in calls.server_stream(b"")])
+        assert isinstance(error_from_rpc(caught.value), NotFound)
+
+
+async def test_an_unexpected_error_is_logged_once_and_tells_the_caller_nothing(serve, handlers, capfd):
+    async def unary(request, context):
+        raise RuntimeError("the password is 123")
+
+    handlers.unary = unary
+    configure_logs("test")
+    async with serve() as (_, calls):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls.unary(b"")
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "password" not in str(caught.value)
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "handler_failed" in line]
+    assert len(lines) == 1
+    assert "the password is 123" in json.dumps(lines[0])
+
+
+@pytest.mark.parametrize("given", ["mine-1", "", "two words", "x" * 129])
+async def test_a_correlation_id_is_taken_or_made_then_returned_logged_and_passed_on(serve, handlers, capfd, given):
+    seen = []
+
+    async def unary(request, context):
+        seen.append((call_context().correlation_id, correlation_id.get()))
+        if request == b"again":
+            return b""
+        return await calls.unary(b"again")
+
+    handlers.unary = unary
+    configure_logs("test", level="debug")
+    async with serve() as (_, calls):
+        call = calls.unary(b"once", metadata=[("x-correlation-id", given)])
+        await call
+        returned = dict(await call.initial_metadata())["x-correlation-id"]
+        assert dict(await call.trailing_metadata())["x-correlation-id"] == returned
+    if given == "mine-1":
+        assert returned == given
+    else:
+        assert returned != given
+        assert len(returned) == 32
+    assert set(seen) == {(returned, returned)}
+    assert len(seen) == 2
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "call_served" in line]
+    assert [line["correlation_id"] for line in lines] == [returned, returned]
+    assert all({"ts", "level", "method", "code", "duration_ms"} <= line.keys() for line in lines)
+
+
+async def test_a_call_without_a_deadline_gets_the_default_and_one_with_keeps_its_own(serve, handlers):
+    seen = []
+
+    async def unary(request, context):
+        seen.append(call_context().deadline)
+        if request == b"hang":
+            await asyncio.Event().wait()
+        return b""
+
+    handlers.unary = unary
+    async with serve(default_deadline=0.2) as (_, calls):
+        bare = calls.channel._inner.unary_unary("/test.v1.Test/Unary")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await bare(b"hang")
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "default of 0.2 s" in caught.value.details()
+        await bare(b"", timeout=10)
+    assert seen[0] <= 0.2
+    assert 5 < seen[1] < 10.5  # gRPC rounds up what it sends
+
+
+async def test_a_client_that_goes_away_ends_the_handler(serve, handlers):
+    ended = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def unary(request, context):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    handlers.unary = unary
+    async with serve() as (server, calls):
+        call = calls.unary(b"")
+        await begun.wait()
+        call.cancel()
+        await ended.wait()
+        await asyncio.sleep(0)
+        assert server.in_flight == 0
+
+
+async def test_calls_beyond_the_limit_are_refused_while_health_still_answers(serve, handlers):
+    release = asyncio.Event()
+
+    async def unary(request, context):
+        await release.wait()
+        return b"done"
+
+    handlers.unary = unary
+    async with serve(max_concurrent=3) as (server, calls):
+        waiting = [asyncio.ensure_future(calls.unary(b"")) for _ in range(3)]
+        while server.in_flight < 3:
+            await asyncio.sleep(0.005)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls.unary(b"")
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error_from_rpc(caught.value).retryable
+        health = health_pb2_grpc.HealthStub(calls.channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+        release.set()
+        assert await asyncio.gather(*waiting) == [b"done"] * 3
+        assert await calls.unary(b"") == b"done"
+
+
+async def test_a_message_that_is_too_large_is_refused_either_way_and_the_connection_lives_on(serve, handlers):
+    async def unary(request, context):
+        return b"x" * int(request)
+
+    handlers.unary = unary
+    async with serve(max_message_bytes=10_000) as (_, calls):
+        for request in (b"1" * 20_000, b"20000"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await calls.unary(request)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await calls.unary(b"10") == b"x" * 10
+
+
+async def test_health_is_told_by_name_and_a_watch_sees_the_drain(short_dir):
+    descriptor = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
+    servicer = agent_service_pb2_grpc.AgentServiceServicer()
+    service = Service(
+        descriptor, lambda server: agent_service_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
+    )
+    target = f"unix:{short_dir}/s.sock"
+    async with asyncio.timeout(20), open_target(target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        async with open_server(ServerSettings("test", target), [service]) as server:
+            states = [
+                (await health.Check(health_pb2.HealthCheckRequest(service=name))).status
+                for name in ("", descriptor.full_name)
+            ]
+            assert states == [NOT_SERVING, NOT_SERVING]
+            watch = health.Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == NOT_SERVING
+            await server.set_serving(True)
+            assert (await watch.read()).status == SERVING
+            await server.set_serving(False, descriptor.full_name)
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=descriptor.full_name))
+            assert answer.status == NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health.Check(health_pb2.HealthCheckRequest(service="nobody"))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert (await watch.read()).status == NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+
+
+async def test_health_of_what_is_reached_through_a_server_is_asked_of_it(short_dir):
+    async def health_of(name):
+        if name == "unknown":
+            raise NotFound("There is no such service.")
+        return name == "well"
+
+    target = f"unix:{short_dir}/s.sock"
+    async with (
+        asyncio.timeout(20),
+        open_server(ServerSettings("test", target), [], health_of=health_of),
+        open_target(target) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        found = [(await health.Check(health_pb2.HealthCheckRequest(service=name))).status for name in ("well", "ill")]
+        assert found == [SERVING, NOT_SERVING]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(service="unknown"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_tells_of_what_is_served_and_described(short_dir, version):
+    target = f"unix:{short_dir}/s.sock"
+    settings = ServerSettings("test", target, described=("agentmesh.agent.v1.AgentService",))
+    async with asyncio.timeout(20), open_server(settings, []), open_target(target) as channel:
+        info = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        asked = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="agentmesh.agent.v1.AgentService"),
+        ]
+        names, file = [answer async for answer in info(iter(asked))]
+    listed = {service.name for service in names.list_services_response.service}
+    assert {"agentmesh.agent.v1.AgentService", "grpc.health.v1.Health"} <= listed
+    assert any(b"SubmitTask" in data for data in file.file_descriptor_response.file_descriptor_proto)
+
+
+async def test_a_unix_socket_is_private_and_gone_afterwards(serve, short_dir):
+    async with serve():
+        assert stat.S_IMODE((short_dir / "s.sock").stat().st_mode) == 0o600
+    assert not (short_dir / "s.sock").exists()
+
+
+async def test_a_socket_that_is_in_use_is_refused_and_a_dead_one_is_taken_over(serve, short_dir):
+    async with serve():
+        with pytest.raises(AlreadyExists) as caught:
+            async with open_server(ServerSettings("other", f"unix:{short_dir}/s.sock"), []):
+                pass
+        assert f"{short_dir}/s.sock" in str(caught.value)
+    import socket
+
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(short_dir / "s.sock"))
+    dead.close()
+    async with serve() as (_, calls):
+        assert await calls.unary(b"a") == b"a"
+
+
+@pytest.mark.parametrize("listen", ["unix:/tmp/" + "x" * 120, "nonsense", "unix:/no/such/dir/s.sock", "127.0.0.1:x"])
+async def test_an_address_that_cannot_be_used_is_named(listen):
+    with pytest.raises((InvalidInput, NotFound, AlreadyExists)) as caught:
+        async with open_server(ServerSettings("test", listen), []):
+            pass
+    assert caught.value.fix
+
+
+async def test_open_channel_calls_by_authority_and_marks_what_may_be_retried(serve, short_dir, monkeypatch):
+    monkeypatch.setenv("MESH_OUTBOUND", f"unix:{short_dir}/s.sock")
+    seen = {}
+
+    class Agent(agent_service_pb2_grpc.AgentServiceServicer):
+        async def GetTask(self, request, context):
+            seen["GetTask"] = dict(context.invocation_metadata())
+            seen["deadline"] = call_context().deadline
+            return agent_service_pb2.GetTaskResponse()
+
+        async def Converse(self, requests, context):
+            seen["Converse"] = dict(context.invocation_metadata())
+            yield agent_service_pb2.ConverseResponse()
+
+    descriptor = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
+    service = Service(
+        descriptor, lambda server: agent_service_pb2_grpc.add_AgentServiceServicer_to_server(Agent(), server)
+    )
+    async with (
+        asyncio.timeout(20),
+        open_server(ServerSettings("test", f"unix:{short_dir}/s.sock"), [service]),
+        open_channel("far-agent", default_deadline=7.0) as channel,
+    ):
+        stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+        await stub.GetTask(agent_service_pb2.GetTaskRequest())
+        assert len([answer async for answer in stub.Converse(iter([]))]) == 1
+    assert seen["GetTask"]["x-envoy-retry-grpc-on"] == "unavailable"
+    assert 0 < seen["deadline"] <= 7.0
+    assert "x-envoy-retry-grpc-on" not in seen["Converse"]
+
+
+async def test_open_channel_without_a_sidecar_says_so(monkeypatch):
+    monkeypatch.delenv("MESH_OUTBOUND", raising=False)
+    with pytest.raises(Exception, match="no sidecar"):
+        async with open_channel("financial"):
+            pass
+    with pytest.raises(InvalidInput):
+        async with open_channel("Not A Name", outbound="unix:/tmp/x"):
+            pass
