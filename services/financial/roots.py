@@ -12,4 +12,4 @@ def find_root(function: Callable[[float], float], low: float, high: float) -> fl
     """
     from scipy.optimize import brentq
 
-    return float(brentq(function, low, high, xtol=1e-15, rtol=1e-14, maxiter=500))  # type: ignore[no-untyped-call]
+    return float(brentq(function, low, high, xtol=1e-15, rtol=1e-14, maxiter=500))

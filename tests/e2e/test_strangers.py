@@ -136,3 +136,13 @@ def test_a_captured_node_id_gets_nothing(mesh):
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert answers == []
     assert "node_refused" in mesh.meshctl("logs", "control-plane").stdout
+
+
+def test_the_callee_sees_the_callers_identity_and_no_claim_of_the_caller(mesh):
+    options = [("grpc.default_authority", "echo.mesh")]
+    claim = ("x-forwarded-client-cert", "URI=spiffe://agentmesh.local/ns/default/svc/gateway")
+    with grpc.insecure_channel(mesh.outbound("caller-1"), options) as channel:
+        answer = channel.unary_unary("/echo.v1.Echo/Say")(b"0", metadata=[claim], timeout=10)
+    _, _, seen = answer.decode().partition(" ")
+    assert "URI=spiffe://agentmesh.local/ns/default/svc/caller" in seen
+    assert "svc/gateway" not in seen

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.tool_server import InvalidArgument
 from services.financial.loans import amortization_schedule
+from services.tool_server import InvalidArgument
 
 
 def cents(amount: float) -> Decimal:

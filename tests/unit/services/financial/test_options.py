@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from services.tool_server import InvalidArgument
 from services.financial.options import Kind, implied_volatility, option_price
+from services.tool_server import InvalidArgument
 
 KINDS = st.sampled_from(("call", "put"))
 SPOTS = st.floats(1, 1000)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.tool_server import InvalidArgument
 from services.financial.portfolio import Terms, compute_statistics
 from services.financial.price_table import PriceTable
+from services.tool_server import InvalidArgument
 
 PATH = st.lists(st.floats(1, 1000), min_size=4, max_size=40)
 

@@ -1,7 +1,7 @@
 import pytest
 
-from services.tool_server import InvalidArgument
 from services.financial.price_table import parse_price_csv
+from services.tool_server import InvalidArgument
 
 
 def test_comments_blank_lines_and_a_byte_order_mark_are_skipped() -> None:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from services.tool_server import InvalidArgument
 from services.financial.prices import SAMPLE_DIRECTORY, PriceFolder, UnknownSymbol
 from services.financial.sample_prices import build_samples
+from services.tool_server import InvalidArgument
 
 HISTORY = "date,close\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3\n"
 

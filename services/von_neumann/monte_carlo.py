@@ -1,0 +1,107 @@
+"""Monte Carlo simulation, by numpy. Runs in a worker."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mesh.errors import FailedPrecondition, InvalidInput
+from services.von_neumann.expressions import Algebra, read
+from services.von_neumann.models import (
+    Discrete,
+    Exponential,
+    Normal,
+    Simulation,
+    SimulationResult,
+    Triangular,
+    Uniform,
+    Variable,
+)
+
+Array = NDArray[np.float64]
+
+_CHUNK = 50_000
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "exp": np.exp,
+    "log": np.log,
+    "ln": np.log,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "sign": np.sign,
+    "min": np.minimum,
+    "max": np.maximum,
+}
+
+
+def simulate(task: Simulation, report: Callable[[float, str], None]) -> SimulationResult:
+    """Sample in chunks, telling how far it is; the same seed gives the same samples."""
+    generator = np.random.default_rng(task.seed)
+    found = np.empty(task.samples)
+    for start in range(0, task.samples, _CHUNK):
+        end = min(start + _CHUNK, task.samples)
+        samples = {name: _draw(variable, generator, end - start) for name, variable in task.variables.items()}
+        with np.errstate(all="ignore"):
+            found[start:end] = read(task.expression, _algebra(samples))
+        report(end / task.samples, f"{end} of {task.samples} samples")
+    bad = int(np.count_nonzero(~np.isfinite(found)))
+    if bad:
+        raise FailedPrecondition(
+            f"{bad} of {task.samples} samples are no finite numbers.",
+            reason="NOT_FINITE",
+            field="expression",
+            fix="Look for divisions by zero, and for roots and logarithms of negative numbers.",
+        )
+    stdev = float(found.std(ddof=1))
+    return SimulationResult(
+        samples=task.samples,
+        mean=float(found.mean()),
+        stdev=stdev,
+        standard_error=stdev / task.samples**0.5,
+        minimum=float(found.min()),
+        maximum=float(found.max()),
+        quantiles={f"{share:g}": float(np.quantile(found, share)) for share in task.quantiles},
+        share_at_most_threshold=None if task.threshold is None else float((found <= task.threshold).mean()),
+    )
+
+
+def _algebra(samples: Mapping[str, Array]) -> Algebra:
+    def variable(name: str) -> Array:
+        if name not in samples:
+            raise InvalidInput(
+                f"The expression has {name}, which is no variable.",
+                field="variables",
+                fix=f"There are: {', '.join(samples)}.",
+            )
+        return samples[name]
+
+    return Algebra(
+        number=float,
+        operators={"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "pow": np.power},
+        functions=_FUNCTIONS,
+        constants={"pi": np.pi, "e": np.e},
+        variable=variable,
+    )
+
+
+def _draw(variable: Variable, generator: np.random.Generator, count: int) -> Array:
+    match variable:
+        case Normal(distribution="normal", mean=mean, stdev=stdev):
+            return generator.normal(mean, stdev, count)
+        case Normal(mean=mean, stdev=stdev):
+            return generator.lognormal(mean, stdev, count)
+        case Uniform(low=low, high=high):
+            return generator.uniform(low, high, count)
+        case Triangular(low=low, mode=mode, high=high):
+            return generator.triangular(low, mode, high, count)
+        case Exponential(mean=mean):
+            return generator.exponential(mean, count)
+        case Discrete(values=values, weights=weights):
+            shares = np.array(weights) / sum(weights) if weights else None
+            return generator.choice(np.array(values), count, p=shares)
