@@ -156,8 +156,9 @@ def skill_to_proto(skill: Skill) -> pb.Skill:
     )
 
 
-def state_to_proto(state: TaskState) -> pb.TaskState:
-    return pb.TaskState.ValueType(int(state))
+def state_to_proto(state: TaskState) -> "pb.TaskState.ValueType":
+    value: pb.TaskState.ValueType = pb.TaskState.Value(f"TASK_STATE_{state.name}")
+    return value
 
 
 def states_from_proto(states: Iterable[int]) -> frozenset[TaskState]:

@@ -4,7 +4,7 @@
           ├──> CAPABILITY_QUERY, HEALTH_CHECK, COORDINATION: answered before the next envelope is read
           └──> ERROR, and a HEALTH_CHECK that is an answer: nothing, or two agents would answer each other for ever
 
-What waits for a slow caller is bounded: reading stops while an answer is being written, and tasks by the agent's limits.
+What waits for a slow caller is bounded: reading stops while an answer is written, tasks by the agent's limits.
 """
 
 import asyncio

@@ -90,9 +90,9 @@ class RemoteTask:
         except asyncio.CancelledError:
             await self._cancel(submitting)
             raise
-        if last.state == TaskState.FAILED:
+        if last.state == agent_pb2.TASK_STATE_FAILED:
             raise error_from_proto(last.error, service=self._service)
-        if last.state == TaskState.CANCELED:
+        if last.state == agent_pb2.TASK_STATE_CANCELED:
             raise Canceled(last.status_message or "The task was cancelled.", service=self._service)
         return AgentResult(task_id, tuple(self._output))
 

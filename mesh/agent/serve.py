@@ -18,7 +18,7 @@ from mesh.rpc import ServerSettings, Service, open_server
 from mesh.runtime import Stop, open_background, run_program
 
 _DRAIN_MARGIN = 8.0
-"""Seconds for streams after the tasks have had theirs: for the last calls to stubborn handlers, and the last updates."""
+"""Seconds for streams after the tasks have had theirs: for stubborn handlers, and for the last updates."""
 
 
 @dataclass(frozen=True, slots=True)
