@@ -156,3 +156,29 @@ def test_without_a_mesh_commands_say_how_to_start_one(mesh_environment, tmp_path
         assert "make up" in done.stderr
     done = subprocess.run([*command, "down"], env=env, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda state: (state / "ca").write_text("a file, not a folder"), "ca"),
+        (lambda state: (state / "declarations.json").write_text('{"version": 99, "services": {}}'), "version is 99"),
+        (lambda state: (state / "declarations.json").write_text("{half of a fi"), "declarations.json"),
+    ],
+)
+def test_up_names_what_is_wrong_with_its_state_directory(mesh_environment, tmp_path, spoil, words):
+    spoil(tmp_path)
+    command = (sys.executable, "-m", "services.meshctl.main", "up")
+    done = subprocess.run(command, env=mesh_environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_up_needs_a_state_directory_that_can_be_written(mesh_environment, tmp_path):
+    env = mesh_environment(tmp_path) | {"MESH_STATE_DIR": "/proc/mesh"}
+    command = (sys.executable, "-m", "services.meshctl.main", "up")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "/proc/mesh" in done.stderr
+    assert "MESH_STATE_DIR" in done.stderr
