@@ -90,7 +90,7 @@ def _wait_until_ready(process: subprocess.Popen[str], started: float) -> None:
     said = ""
     for line in process.stdout:
         said += line
-        if line.rstrip().endswith(" ready"):
+        if line.rstrip().endswith("s  ready"):
             return
         if time.monotonic() - started > _START_TIMEOUT:
             break

@@ -60,7 +60,7 @@ def _running_mesh(settings: MeshSettings) -> Iterator[None]:
     if is_running(settings):
         yield
         return
-    with _open_meshctl(("up",), " ready", title="Starting the example mesh"):
+    with _open_meshctl(("up",), "s  ready", title="Starting the example mesh"):
         try:
             yield
         finally:

@@ -19,12 +19,15 @@ from mesh.discovery import (
 )
 from mesh.errors import MeshError
 from mesh.identity import Identity, IdentitySettings, open_identity
-from mesh.runtime import ChildSpec, open_background, open_supervised
+from mesh.runtime import Backoff, ChildSpec, open_background, open_supervised
+from mesh.telemetry import get_logger
 from services.meshctl.connection import open_control
 from services.meshctl.token import create_token
 
 TOOLS_DIR = Path(mesh.__file__).resolve().parents[1] / ".tools"
 _READY_TIMEOUT = 20.0
+
+_log = get_logger(__name__)
 
 
 @asynccontextmanager
@@ -93,10 +96,22 @@ def _agent_tls(directory: Path) -> AgentTls:
 
 
 async def _follow_renewals(identity: Identity, agent: ConsulAgent) -> None:
-    """Make Consul read its certificate again after each renewal."""
+    """Make Consul read its certificate again after each renewal, and again when it could not hear of one."""
+    shown = identity.current
+    backoff = Backoff(0.2, 5.0)
     while True:
-        await identity.wait_for_renewal()
-        await agent.reload()
+        if identity.current is shown:
+            await identity.wait_for_renewal()
+        newest = identity.current
+        try:
+            await agent.reload()
+        except MeshError as err:
+            # It may be down at this moment; a new start reads the files anyway.
+            _log.warning("consul_reload_failed", error=str(err), reason=err.reason)
+            await asyncio.sleep(backoff.next())
+            continue
+        backoff.reset()
+        shown = newest
 
 
 def environment_of(settings: MeshSettings) -> dict[str, str]:

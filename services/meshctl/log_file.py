@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mesh.errors import FailedPrecondition
+from mesh.telemetry import get_logger
 
 _LARGEST = 20 << 20
 _LOOK_EVERY = 60.0
+
+_log = get_logger(__name__)
 
 
 @contextmanager
@@ -40,9 +43,17 @@ async def keep_small(path: Path) -> None:
     """Begin a new file whenever the log has grown past 20 MB; the one before is kept as PATH.1."""
     while True:
         await asyncio.sleep(_LOOK_EVERY)
-        if path.stat().st_size > _LARGEST:  # noqa: ASYNC240 - a look at the local disk
-            _rotate(path)
-            _redirect(path)
+        try:
+            _keep_small(path)
+        except OSError as err:
+            # A full disk, or a folder that was taken away, is no reason to stop the mesh.
+            _log.warning("log_not_rotated", path=str(path), error=str(err))
+
+
+def _keep_small(path: Path) -> None:
+    if not path.exists() or path.stat().st_size > _LARGEST:
+        _rotate(path)
+        _redirect(path)
 
 
 def _rotate(path: Path) -> None:

@@ -97,9 +97,13 @@ async def open_local_member(settings: MeshSettings, request: MemberRequest) -> A
         text, _ = await create_token(settings, request.name)
         return text
 
-    registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-    async with open_member(build_settings(settings, request), token=token, registry=registry) as member:
+    async with open_member(build_settings(settings, request), token=token, registry=build_registry(settings)) as member:
         yield member
+
+
+def build_registry(settings: MeshSettings) -> ConsulRegistry:
+    """The registry of the mesh; it connects when it is asked."""
+    return ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
 
 
 @asynccontextmanager

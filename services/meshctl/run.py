@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from mesh.config import MeshSettings
-from mesh.discovery import ConsulRegistry
 from mesh.errors import InvalidInput
 from mesh.model import check_service_name
 from mesh.runtime import Stop, adopt_orphans, open_background
@@ -18,7 +17,9 @@ from mesh.sidecar import Member, open_member
 from mesh.telemetry import configure_logs
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
-from services.meshctl.members import MemberRequest, bridge_command, build_settings, open_local_member
+from services.meshctl.members import MemberRequest, bridge_command, build_settings, open_local_member, build_registry
+
+_HEALTHY_TIMEOUT = 20.0
 
 _UPSTREAM = click.option("--upstream", "upstreams", multiple=True, help="A service that it may call; may be repeated.")
 _TOKEN_FILE = click.option(
@@ -121,6 +122,7 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
             loop.add_signal_handler(number, on_signal)
         opened = open_local_member(settings, request) if token is None else _open_remote(settings, request, token)
         async with adopt_orphans(), open_background(keep_small(log)), opened as member:
+            await _wait_until_healthy(settings, member.instance.id)
             found = member.instance
             names = f": {', '.join(found.capabilities)}" if found.capabilities else ""
             click.echo(f"{request.name} is in the mesh at {found.address}:{found.port}{names}")
@@ -131,6 +133,19 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
     with stderr_to(log):
         configure_logs("meshctl", level=os.environ.get("MESH_LOG_LEVEL") or "info")
         asyncio.run(hold())
+
+
+async def _wait_until_healthy(settings: MeshSettings, instance_id: str) -> None:
+    """Return when the registry gives the instance to callers; a check that fails is told, and no end."""
+    registry = build_registry(settings)
+    try:
+        async with asyncio.timeout(_HEALTHY_TIMEOUT):
+            async for snapshot in registry.watch():
+                instances = (instance for found in snapshot.services.values() for instance in found)
+                if any(instance.id == instance_id and instance.is_healthy for instance in instances):
+                    return
+    except TimeoutError:
+        click.echo(f"{instance_id} is registered, but its health check has not passed yet: see `meshctl status`.")
 
 
 def _read_token(path: Path | None) -> str | None:
@@ -147,6 +162,5 @@ async def _open_remote(settings: MeshSettings, request: MemberRequest, token: st
     async def given() -> str:
         return token
 
-    registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-    async with open_member(build_settings(settings, request), token=given, registry=registry) as member:
+    async with open_member(build_settings(settings, request), token=given, registry=build_registry(settings)) as member:
         yield member

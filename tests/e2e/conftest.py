@@ -75,9 +75,9 @@ class RunningMesh:
         done = self.meshctl("status", "--output", "json")
         return done.returncode == 0 and json.loads(done.stdout)["ready"]
 
-    def log_tail(self) -> str:
+    def log_tail(self, lines: int = 15) -> str:
         log = self.state_dir / "logs" / "mesh.log"
-        return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else "no log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "no log"
 
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
@@ -134,13 +134,17 @@ def running_mesh(mesh_file: Path, **more: str) -> Iterator[RunningMesh]:
     )
     mesh = RunningMesh(env, state_dir, up)
     try:
-        said = _Lines(up).read_until(" ready", READY_TIMEOUT)
+        said = _Lines(up).read_until("s  ready", READY_TIMEOUT)
         assert up.poll() is None, f"meshctl up ended: {said}\n{mesh.log_tail()}"
         yield mesh
         up.send_signal(signal.SIGTERM)
         up.wait(timeout=60)
         assert up.returncode == 0
         assert mesh.processes() == {}
+    except BaseException:
+        # Shown by pytest with the failure.
+        print(mesh.log_tail(100))
+        raise
     finally:
         if up.poll() is None:
             up.kill()

@@ -106,13 +106,12 @@ def test_run_mcp_adds_a_server_that_can_be_called_at_once_and_leaves_without_a_t
     try:
         said = lines_of(running).read_until("is in the mesh", 60)
         assert "more-tools is in the mesh at 127.0.0.1:" in said
-        mesh.wait_for(lambda: "more-tools" in {service["name"] for service in mesh.json("status")["services"]})
         called = mesh.meshctl("call", "more-tools", "convert_units", "value=3", "from_unit=mile", "to_unit=km")
         assert json.loads(called.stdout)["value"] == pytest.approx(4.828032)
     finally:
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
-    mesh.wait_for(lambda: "more-tools" not in {service["name"] for service in mesh.json("status")["services"]})
+    mesh.wait_for(lambda: "more-tools" not in mesh.meshctl("status").stdout)
     assert not any("more-tools" in command for command in mesh.processes().values())
 
 
