@@ -210,3 +210,11 @@ def mesh_environment() -> Callable[[Path], dict[str, str]]:
 @pytest.fixture
 def load_mesh_file() -> Path:
     return HERE / "load_mesh.yaml"
+
+
+@pytest.fixture
+def short_state_dir() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets in it."""
+    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
