@@ -47,13 +47,16 @@ def call(
         meshctl call financial npv '{"rate": 0.1, "cash_flows": [-100, 60, 60]}'
 
         meshctl call utilities convert_units value=3 from_unit=mile to_unit=km
+
+    A skill that takes text gets all of them as they are.
     """
-    values = parse_arguments(arguments, _read_text)
 
     async def run() -> dict[str, Any]:
         found = find_service(await list_services(settings), service)
         if found.kind == "agent":
-            return await run_skill(settings, service, name, values, timeout=timeout, quiet=quiet)
+            part = await _input_part(settings, service, name, arguments)
+            return await run_skill(settings, service, name, part, timeout=timeout, quiet=quiet)
+        values = parse_arguments(arguments, _read_text)
         return await call_tool(settings, service, name, values, timeout=timeout, quiet=quiet)
 
     try:
@@ -63,6 +66,15 @@ def call(
     print_result(result, output)
     if result.get("is_error"):
         raise SystemExit(1)
+
+
+async def _input_part(settings: MeshSettings, service: str, skill_id: str, words: tuple[str, ...]) -> agent_pb2.Part:
+    """The words as what the skill takes: text for one that takes nothing else, JSON for any other."""
+    card = await read_card(settings, service)
+    if any(skill.id == skill_id and list(skill.input_modes) == ["text/plain"] for skill in card.skills):
+        return agent_pb2.Part(media_type="text/plain", text=" ".join(words))
+    values = parse_arguments(words, _read_text)
+    return agent_pb2.Part(media_type="application/json", json=json.dumps(values).encode())
 
 
 def _read_text(source: str) -> str:
@@ -119,12 +131,11 @@ def _content_to_dict(content: mcp_pb2.Content) -> dict[str, Any]:
 
 
 async def run_skill(
-    settings: MeshSettings, service: str, skill: str, value: dict[str, Any], *, timeout: float, quiet: bool = False
+    settings: MeshSettings, service: str, skill: str, part: agent_pb2.Part, *, timeout: float, quiet: bool = False
 ) -> dict[str, Any]:
     """Run a skill as a task and wait for its end: {"task": id, "output": [...], "is_error": bool}."""
     limit = Duration()
     limit.FromNanoseconds(int(timeout * 1e9))
-    part = agent_pb2.Part(media_type="application/json", json=json.dumps(value).encode())
     request = agent_service_pb2.SubmitTaskRequest(skill_id=skill, input=[part], timeout=limit)
     async with open_service(settings, service) as channel:
         agent = agent_service_pb2_grpc.AgentServiceStub(channel)

@@ -17,7 +17,7 @@ from mesh.sidecar import Member, open_member
 from mesh.telemetry import configure_logs
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
-from services.meshctl.members import MemberRequest, bridge_command, build_settings, open_local_member, build_registry
+from services.meshctl.members import MemberRequest, bridge_command, build_registry, build_settings, open_local_member
 
 _HEALTHY_TIMEOUT = 20.0
 

@@ -1,9 +1,9 @@
 """meshctl against a running mesh, as a shell sees it: output and exit status."""
 
 import json
-import signal
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -27,7 +27,8 @@ def test_status_tells_every_service_healthy_and_where_the_mesh_is_reached(mesh):
         }.items()
     )
     assert status["endpoints"]["gateway"] == f"http://{mesh.gateway}"
-    assert {"consul", "ui"} <= status["endpoints"].keys()
+    with urllib.request.urlopen(status["endpoints"]["ui"], timeout=10) as page:
+        assert b"Consul" in page.read()
 
 
 def test_tools_and_skills_are_listed_and_known_to_the_registry(mesh):
@@ -78,10 +79,17 @@ def test_a_mistake_is_answered_with_its_cause_and_the_fix(mesh, arguments, statu
 def test_every_proxy_has_accepted_what_it_was_sent(mesh):
     proxies = mesh.json("proxies")
     assert {proxy["node_id"].partition("/")[0] for proxy in proxies} >= {"gateway", "financial", "von-neumann"}
-    for proxy in proxies:
-        for resources in proxy["resources"]:
-            assert resources["acked_version"] == resources["sent_version"]
-            assert "nack_message" not in resources
+    mesh.wait_for(lambda: unaccepted(mesh.json("proxies")) == [], timeout=10)
+
+
+def unaccepted(proxies):
+    """What has been sent and not accepted, or has been refused."""
+    return [
+        (proxy["node_id"], resources)
+        for proxy in proxies
+        for resources in proxy["resources"]
+        if resources.get("acked_version") != resources.get("sent_version") or "nack_message" in resources
+    ]
 
 
 def test_certs_are_listed_without_keys(mesh):
@@ -95,39 +103,6 @@ def test_doctor_finds_the_mesh_well(mesh):
     done = mesh.meshctl("doctor")
     assert done.returncode == 0, done.stdout
     assert "WRONG" not in done.stdout
-
-
-def test_run_mcp_adds_a_server_that_can_be_called_at_once_and_leaves_without_a_trace(mesh, lines_of):
-    command = (sys.executable, "-m", "services.meshctl.main", "run", "mcp", "more-tools", "--")
-    server = (sys.executable, "-m", "services.utilities")
-    running = subprocess.Popen(
-        [*command, *server], env=mesh.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        said = lines_of(running).read_until("is in the mesh", 60)
-        assert "more-tools is in the mesh at 127.0.0.1:" in said
-        called = mesh.meshctl("call", "more-tools", "convert_units", "value=3", "from_unit=mile", "to_unit=km")
-        assert json.loads(called.stdout)["value"] == pytest.approx(4.828032)
-    finally:
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 0
-    mesh.wait_for(lambda: "more-tools" not in mesh.meshctl("status").stdout)
-    assert not any("more-tools" in command for command in mesh.processes().values())
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (("/no/such/program",), "/no/such/program"),
-        ((sys.executable, "-c", "import sys; sys.exit('nothing to see')"), "nothing to see"),
-    ],
-)
-def test_run_mcp_says_why_a_server_cannot_join(mesh, command, words):
-    done = mesh.meshctl("run", "mcp", "broken", "--", *command, timeout=90)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not any("run/broken" in command for command in mesh.processes().values())
 
 
 def test_a_second_up_is_refused(mesh):
