@@ -87,7 +87,8 @@ class RemoteTask:
                 service=self._service,
                 fix="Give it more time, or ask for less.",
             ) from err
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, MeshError):
+            # An error here is that of the way to the agent: nobody waits for the task any more.
             await self._cancel(submitting)
             raise
         if last.state == agent_pb2.TASK_STATE_FAILED:

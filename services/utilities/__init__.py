@@ -1,5 +1,5 @@
 """The utilities MCP server: time zones, units, hashes and encodings, JSON, texts, calendar. Stands alone.
 
-host ──stdio──> UtilitiesServer ──> plain functions, a module for each subject
-                              └──> jq in a process of its own, under limits
+host ──stdio──> ToolServer ──> plain functions, a module for each subject
+                         └──> jq in a process of its own, under limits
 """

@@ -2,9 +2,9 @@
 
 import sys
 
-# Two optional imports of the SDK and its dependencies that a server behind a pipe never uses: rich for coloured logs,
-# 5 MB, and uvicorn for HTTP, 3 MB.
-for unused in ("rich", "uvicorn"):
+# Optional imports that this server never uses: rich for coloured logs, 5 MB, uvicorn for HTTP, 3 MB, and numpy, which
+# pint takes for arrays, 13 MB.
+for unused in ("numpy", "rich", "uvicorn"):
     sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
 
 from services.tool_server import read_version, run_over_stdio  # noqa: E402

@@ -1,6 +1,7 @@
 """Calendar arithmetic in the Gregorian calendar, years 1 to 9999."""
 
 import calendar
+import re
 from datetime import date, timedelta
 from typing import Annotated
 
@@ -13,6 +14,7 @@ __all__ = ["AboutDate", "DateResult", "DayCount", "add_to_date", "calendar_info"
 Day = Annotated[str, Field(max_length=32, description="YYYY-MM-DD")]
 Count = Annotated[int, Field(ge=-100_000, le=100_000)]
 
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SATURDAY = 5
 _WEEK = 7
 
@@ -105,7 +107,8 @@ def _parse(text: str, field: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as err:
-        raise InvalidArgument(field, f"{quote(text)} is no date: {err}.", "Write YYYY-MM-DD.") from err
+        cause = f": {err}" if _DATE.fullmatch(text) else ""
+        raise InvalidArgument(field, f"{quote(text)} is no date{cause}.", "Write YYYY-MM-DD.") from err
 
 
 def _result(day: date) -> DateResult:

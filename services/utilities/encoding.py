@@ -4,22 +4,44 @@ import base64
 import binascii
 import hashlib
 import html
+import re
 import urllib.parse
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.tool_server import InvalidArgument, Result
+from services.tool_server import InvalidArgument, Result, quote
 
 __all__ = ["Digest", "Text", "decode", "encode", "hash_text"]
 
 MAX_CHARACTERS = 1_000_000
 
-Given = Annotated[str, Field(max_length=MAX_CHARACTERS)]
+Given = Annotated[str, Field(max_length=MAX_CHARACTERS, description="a text of at most a million characters")]
 Format = Literal["base64", "base64url", "base32", "hex", "url", "html"]
-Algorithm = Literal["sha256", "sha512", "sha3_256", "sha3_512", "blake2b", "blake2s", "sha1", "md5"]
+Algorithm = Literal[
+    "sha224",
+    "sha256",
+    "sha384",
+    "sha512",
+    "sha3_224",
+    "sha3_256",
+    "sha3_384",
+    "sha3_512",
+    "blake2b",
+    "blake2s",
+    "sha1",
+    "md5",
+]
 
 _BROKEN = {"sha1", "md5"}
+# What each encoding is written with; html and url hold any character.
+_ALPHABETS: dict[str, tuple[re.Pattern[str], str]] = {
+    "base64": (re.compile(r"[^A-Za-z0-9+/=\s]"), "Use base64url for - and _."),
+    "base64url": (re.compile(r"[^A-Za-z0-9_=\s-]"), "Use base64 for + and /."),
+    "base32": (re.compile(r"[^A-Za-z2-7=\s]"), "It is written with A to Z, 2 to 7 and =."),
+    "hex": (re.compile(r"[^0-9A-Fa-f\s]"), "It is written with 0 to 9 and a to f."),
+    "url": (re.compile(r"%(?![0-9A-Fa-f]{2})"), "A percent sign stands as %25."),
+}
 
 
 class Digest(Result):
@@ -37,7 +59,7 @@ class Text(Result):
 
 
 def hash_text(text: Given, algorithm: Algorithm = "sha256") -> Digest:
-    """The hash of a text."""
+    """The hash of a text. Use sha256 or better: md5 and sha1 are not secure."""
     digest = hashlib.new(algorithm, _encode(text), usedforsecurity=False).hexdigest()
     return Digest(digest=digest, algorithm=algorithm, is_secure=algorithm not in _BROKEN)
 
@@ -64,32 +86,53 @@ def decode(text: Given, format: Format) -> Text:  # noqa: A002 - the name in the
     """Read a text that was written in an encoding; the bytes must be UTF-8."""
     if format == "html":
         return Text(text=html.unescape(text))
-    try:
-        data = _decode(text, format)
-    except (ValueError, binascii.Error) as err:
-        raise InvalidArgument("text", f"it is not {format}: {err}.", "Check that nothing was cut off.") from err
+    data = _decode(text, format)
     try:
         return Text(text=data.decode())
     except UnicodeDecodeError as err:
         raise InvalidArgument(
-            "text", f"the {len(data)} decoded bytes are no text: byte {err.start} is not UTF-8.", "Give encoded text."
+            "text",
+            f"the {len(data)} decoded bytes are no text: byte {err.start} is not UTF-8.",
+            f"It may be a file or a key rather than text, or not be {format}.",
         ) from err
 
 
 def _decode(text: str, format: str) -> bytes:  # noqa: A002
-    compact = "".join(text.split())
+    given = text.lstrip()
+    if format == "hex" and given[:2] in ("0x", "0X"):
+        given = given[2:]
+    wrong, fix = _ALPHABETS[format]
+    if found := wrong.search(given):
+        position = found.start() + len(text) - len(given)
+        raise InvalidArgument(
+            "text", f"character {position + 1}, {quote(text[position : position + 3])}, is not {format}.", fix
+        )
+    compact = "".join(given.split())
     match format:
-        case "base64":
-            return base64.b64decode(compact, validate=True)
-        case "base64url":
-            padded = compact.rstrip("=")
-            return base64.b64decode(padded + "=" * (-len(padded) % 4), altchars=b"-_", validate=True)
+        case "base64" | "base64url":
+            digits = compact.rstrip("=")
+            if len(digits) % 4 == 1 or "=" in digits:
+                raise _incomplete(format, len(compact))
+            if format == "base64" and len(compact) % 4:
+                raise InvalidArgument(
+                    "text", f"{len(compact)} characters are no base64: four are a group.", "Fill up with =."
+                )
+            return base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_" if format != "base64" else None)
         case "base32":
-            return base64.b32decode(compact, casefold=True)
+            try:
+                return base64.b32decode(compact, casefold=True)
+            except binascii.Error as err:
+                raise _incomplete(format, len(compact)) from err
         case "hex":
-            return bytes.fromhex(compact.removeprefix("0x"))
+            if len(compact) % 2:
+                raise _incomplete(format, len(compact))
+            return bytes.fromhex(compact)
         case _:
             return urllib.parse.unquote_to_bytes(text)
+
+
+def _incomplete(format: str, length: int) -> InvalidArgument:  # noqa: A002
+    return InvalidArgument("text", f"{length} characters are no complete {format}.", "Check that nothing was cut off.")
 
 
 def _encode(text: str) -> bytes:

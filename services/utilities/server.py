@@ -3,7 +3,7 @@
 from services.tool_server import ToolServer, build_tool
 from services.utilities.dates import add_to_date, calendar_info, days_between
 from services.utilities.encoding import decode, encode, hash_text
-from services.utilities.json_query import query_json
+from services.utilities.json_query import JsonQueries
 from services.utilities.texts import diff_texts, text_statistics
 from services.utilities.units import convert_units
 from services.utilities.zones import convert_time, current_time, list_time_zones
@@ -18,7 +18,6 @@ _TITLES = {
     hash_text: "Hash a text",
     encode: "Encode a text",
     decode: "Decode a text",
-    query_json: "Query JSON with jq",
     text_statistics: "Text statistics",
     diff_texts: "Compare texts",
     add_to_date: "Add to a date",
@@ -30,5 +29,6 @@ _TITLES = {
 def build_server(*, version: str = "") -> ToolServer:
     """A server of all the tools."""
     tools = [build_tool(function, title) for function, title in _TITLES.items()]
-    tools.insert(0, build_tool(current_time, "Current time", idempotent=False))
+    tools.insert(0, build_tool(current_time, "Current time"))
+    tools.append(build_tool(JsonQueries().query_json, "Query JSON with jq"))
     return ToolServer("utilities", tools, title="Everyday tools", instructions=_INSTRUCTIONS, version=version)

@@ -3,6 +3,7 @@
 import difflib
 import zoneinfo
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated
 
 from pydantic import Field
@@ -14,6 +15,9 @@ __all__ = ["ListOfZones", "ZonedTime", "convert_time", "current_time", "list_tim
 Zone = Annotated[str, Field(max_length=64, description="IANA name such as Europe/Paris, or UTC")]
 
 _MOST_ZONES = 600
+_LONGEST_ABBREVIATION = 5
+# In the database's folder, but not zones: where the host is, and what stands for "not set".
+_NOT_ZONES = {"Factory", "localtime", "posixrules"}
 
 
 class ZonedTime(Result):
@@ -65,27 +69,38 @@ def convert_time(
 
 
 def list_time_zones(
-    containing: Annotated[str, Field(max_length=64, description="part of the name; empty for all")] = "",
+    filter: Annotated[  # noqa: A002 - the name in the tool's schema
+        str, Field(max_length=64, description="part of the name; empty for all")
+    ] = "",
 ) -> ListOfZones:
     """The names of time zones that contain a text, whatever its case."""
-    wanted = containing.lower().replace(" ", "_")
+    wanted = filter.lower().replace(" ", "_")
     return ListOfZones(zones=[name for name in _names() if wanted in name.lower()][:_MOST_ZONES])
 
 
-def _names() -> list[str]:
-    return sorted(zoneinfo.available_timezones())
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(zoneinfo.available_timezones() - _NOT_ZONES))
 
 
 def _zone(name: str, field: str) -> zoneinfo.ZoneInfo:
-    try:
+    if name in _names():
         return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as err:
-        places = {known.rpartition("/")[2].lower(): known for known in _names()} | {
-            known.lower(): known for known in _names()
-        }
-        near = difflib.get_close_matches(name.lower().replace(" ", "_"), places, n=3, cutoff=0.6)
-        fix = f"Did you mean {' or '.join(places[found] for found in near)}?" if near else "Use list_time_zones."
-        raise InvalidArgument(field, f"there is no time zone {quote(name)}.", fix) from err
+    raise InvalidArgument(field, f"there is no time zone {quote(name)}.", _suggest(name))
+
+
+def _suggest(name: str) -> str:
+    """The zones of nearly that name, or of nearly that place."""
+    places: dict[str, str] = {}
+    for known in _names():
+        places.setdefault(known.rpartition("/")[2].lower(), known)
+    places |= {known.lower(): known for known in _names()}
+    wanted = name.lower().replace(" ", "_")
+    if wanted not in places and len(name) <= _LONGEST_ABBREVIATION and name.isupper():
+        return "Abbreviations can mean several zones: give a place such as Asia/Tokyo; list_time_zones names them."
+    near = [wanted] if wanted in places else difflib.get_close_matches(wanted, places, n=3, cutoff=0.6)
+    names = dict.fromkeys(places[found] for found in near)
+    return f"Did you mean {' or '.join(names)}?" if names else "list_time_zones names them."
 
 
 def _note(moment: datetime, zone: str) -> str:
@@ -99,11 +114,13 @@ def _note(moment: datetime, zone: str) -> str:
 
 
 def _describe(moment: datetime, zone: str, note: str = "") -> ZonedTime:
-    offset = moment.strftime("%z")
+    digits = moment.strftime("%z")
+    # Offsets of before the zones had whole minutes end in seconds.
+    offset = ":".join((digits[:3], digits[3:5], digits[5:7])).rstrip(":")
     return ZonedTime(
         time=moment.isoformat(),
         zone=zone,
-        utc_offset=f"{offset[:3]}:{offset[3:5]}",
+        utc_offset=offset,
         abbreviation=moment.tzname() or "",
         is_daylight_saving=bool(moment.dst()),
         unix_seconds=moment.timestamp(),

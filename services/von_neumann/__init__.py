@@ -1,6 +1,6 @@
 """The agent von-neumann: computation and decision analysis.
 
-    skill ──> compute() ──JSON lines──> worker process, one for each task, under limits of time and memory
+    skill ──> Workers ──JSON lines──> worker process, one for each running task, under limits of time and memory
     project-valuation ──mesh──> tools of `financial`
 
 Expressions are read by a parser of their own; nothing that a caller writes is ever executed.

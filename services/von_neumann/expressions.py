@@ -1,9 +1,14 @@
-"""Reads formulas. The text goes through Python's parser, which executes nothing, and only arithmetic gets further."""
+"""Reads formulas. The text goes through Python's parser, which executes nothing, and only arithmetic gets further.
+
+A formula is read twice: first into sizes, which refuses numbers that would fill the memory, then into its values.
+"""
 
 import ast
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from mesh.errors import InvalidInput
@@ -12,6 +17,10 @@ MAX_DEPTH = 60
 MAX_NODES = 1_000
 MAX_EXPONENT = 1_000
 MAX_INTEGER = 10**60
+MAX_BITS = 14_000
+"""Of numbers that arise from numbers alone; some 4,200 digits."""
+
+_GROWING = ("factorial", "gamma")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _EQUALS = re.compile(r"(?<![<>=!])=(?!=)")
@@ -26,27 +35,127 @@ _BINARY: dict[type[ast.operator], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Algebra:
-    """What a formula is made into: numbers, operators by name, functions and constants by name, and variables."""
+    """What a formula is made into: numbers, operators by name, functions and constants by name, and variables.
+
+    `arities` are the least and the most arguments of the functions that take more than one.
+    """
 
     number: Callable[[int | float], Any]
     operators: Mapping[str, Callable[[Any, Any], Any]]
     functions: Mapping[str, Callable[..., Any]]
     constants: Mapping[str, Any]
     variable: Callable[[str], Any]
+    arities: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words that one kind of formula may have, to check it where its algebra is not at hand."""
+
+    functions: Collection[str]
+    constants: Collection[str]
+    arities: Mapping[str, tuple[int, int]]
+
+    def check(self, text: str, *, is_equation: bool = False, field: str = "expression") -> None:
+        """Raise InvalidInput as `read` would."""
+        for side in _split(text, field) if is_equation else [text]:
+            _check(side, self, field)
 
 
 def read(text: str, algebra: Algebra, *, field: str = "expression") -> Any:
     """Make a formula into a value of the algebra; raises InvalidInput that names the place at fault."""
+    _check(text, algebra, field)
     return _Reader(algebra, field).read(text)
 
 
 def read_equation(text: str, algebra: Algebra, *, field: str = "expression") -> Any:
     """The same for "left = right", as left - right, and for a formula, which is set to 0."""
+    values = [read(side, algebra, field=field) for side in _split(text, field)]
+    return values[0] if len(values) == 1 else algebra.operators["sub"](*values)
+
+
+def _split(text: str, field: str) -> list[str]:
     sides = _EQUALS.split(text.replace("==", "="))
     if len(sides) > 2:
         raise InvalidInput("It has more than one equals sign.", field=field, fix="Give one equation.")
-    values = [read(side, algebra, field=field) for side in sides]
-    return values[0] if len(values) == 1 else algebra.operators["sub"](*values)
+    return sides
+
+
+def _check(text: str, words: Algebra | Vocabulary, field: str) -> None:
+    _Reader(_sizes(words, field), field).read(text)
+
+
+def _sizes(words: Algebra | Vocabulary, field: str) -> Algebra:
+    """Formulas as their exact value where they consist of numbers only, else None."""
+
+    def guard(bits: int) -> None:
+        if bits > MAX_BITS:
+            raise InvalidInput(
+                f"A number in it has more than {MAX_BITS // 10 * 3} digits.",
+                reason="NOT_A_FORMULA",
+                field=field,
+                fix="Use smaller numbers.",
+            )
+
+    def combine(name: str) -> Callable[[Any, Any], Any]:
+        def apply(left: Fraction | None, right: Fraction | None) -> Fraction | None:
+            if name == "pow":
+                return _power(left, right, guard, field)
+            if left is None or right is None:
+                return None
+            guard(_bits(left) + _bits(right))
+            match name:
+                case "add":
+                    return left + right
+                case "sub":
+                    return left - right
+                case "mul":
+                    return left * right
+                case _:
+                    return left / right if right else None
+
+        return apply
+
+    def function(name: str) -> Callable[..., None]:
+        def apply(*arguments: Fraction | None) -> None:
+            if name in _GROWING and any(value is not None and abs(value) > MAX_EXPONENT for value in arguments):
+                raise InvalidInput(
+                    f"{name} is taken of a number larger than {MAX_EXPONENT}.",
+                    reason="NOT_A_FORMULA",
+                    field=field,
+                    fix="Use a smaller one.",
+                )
+
+        return apply
+
+    return Algebra(
+        number=Fraction,
+        operators={name: combine(name) for name in _BINARY.values()},
+        functions={name: function(name) for name in words.functions},
+        constants=dict.fromkeys(words.constants),
+        variable=lambda _: None,
+        arities=words.arities,
+    )
+
+
+def _power(
+    base: Fraction | None, exponent: Fraction | None, guard: Callable[[int], None], field: str
+) -> Fraction | None:
+    if exponent is None:
+        return None
+    if abs(exponent) > MAX_EXPONENT:
+        raise InvalidInput(
+            f"An exponent is larger than {MAX_EXPONENT}.", reason="NOT_A_FORMULA", field=field, fix="Use a smaller one."
+        )
+    if base is None or (base == 0 and exponent <= 0):
+        return None
+    if base not in (0, 1, -1):
+        guard(int(_bits(base) * abs(exponent)) + 1)
+    return base ** int(exponent) if exponent.denominator == 1 else None
+
+
+def _bits(number: Fraction) -> int:
+    return number.numerator.bit_length() + number.denominator.bit_length()
 
 
 class _Reader:
@@ -81,7 +190,7 @@ class _Reader:
                     raise self._error("A number has more than 60 digits.", "Use a smaller one.")
                 return self._algebra.number(number)
             case ast.Constant(value=float(number)):
-                if number in {float("inf")}:
+                if number == float("inf"):
                     raise self._error("A number is too large.", "Use a smaller one, or oo for infinity.")
                 return self._algebra.number(number)
             case ast.Name(id=name):
@@ -92,12 +201,10 @@ class _Reader:
             case ast.UnaryOp(op=ast.UAdd(), operand=operand):
                 return self._build(operand, depth + 1)
             case ast.BinOp(op=operator, left=left, right=right) if type(operator) in _BINARY:
-                name = _BINARY[type(operator)]
-                if name == "pow":
-                    self._check_exponent(right)
-                return self._algebra.operators[name](self._build(left, depth + 1), self._build(right, depth + 1))
+                combine = self._algebra.operators[_BINARY[type(operator)]]
+                return combine(self._build(left, depth + 1), self._build(right, depth + 1))
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-                return self._call(name, [self._build(argument, depth + 1) for argument in arguments])
+                return self._call(name, arguments, depth + 1)
             case _:
                 raise self._refuse(node)
 
@@ -110,24 +217,16 @@ class _Reader:
             raise self._error(f"{name[:40]!r} is no name.", "Use letters and digits, at most 31.")
         return self._algebra.variable(name)
 
-    def _call(self, name: str, arguments: list[Any]) -> Any:
+    def _call(self, name: str, arguments: list[ast.expr], depth: int) -> Any:
         function = self._algebra.functions.get(name)
         if function is None:
             known = ", ".join(sorted(self._algebra.functions))
             raise self._error(f"There is no function {name[:40]!r}.", f"There are: {known}.")
-        try:
-            return function(*arguments)
-        except TypeError as err:
-            raise self._error(f"{name} does not take {len(arguments)} arguments.", "See how it is written.") from err
-
-    def _check_exponent(self, node: ast.expr) -> None:
-        """A tower of numbers such as 9^9^9 would fill the memory before anybody could stop it."""
-        for inner in ast.walk(node):
-            if isinstance(inner, ast.Constant) and isinstance(inner.value, int | float) and inner.value > MAX_EXPONENT:
-                raise self._error(f"An exponent is larger than {MAX_EXPONENT}.", "Use a smaller one.")
-            is_power = isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Pow)
-            if is_power and not any(isinstance(leaf, ast.Name) for leaf in ast.walk(inner)):
-                raise self._error("An exponent is itself a power of numbers.", "Write the number.")
+        least, most = self._algebra.arities.get(name, (1, 1))
+        if not least <= len(arguments) <= most:
+            takes = f"{least}" if least == most else f"{least} to {most}"
+            raise self._error(f"{name} does not take {len(arguments)} arguments.", f"It takes {takes}.")
+        return function(*(self._build(argument, depth) for argument in arguments))
 
     def _refuse(self, node: ast.expr) -> InvalidInput:
         return self._error(

@@ -2,7 +2,12 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from mesh.errors import InvalidInput
+from services.von_neumann.expressions import Vocabulary
+from services.von_neumann.vocabulary import NUMERIC, SYMBOLIC
 
 MAX_EXPRESSION = 2_000
 MAX_VARIABLES = 200
@@ -13,9 +18,22 @@ MAX_SAMPLES = 5_000_000
 MAX_CASH_FLOWS = 1_000
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
-Expression = Annotated[
+Text = Annotated[
     str, Field(min_length=1, max_length=MAX_EXPRESSION, description="for example sin(x)^2 + 3*x; functions as in math")
 ]
+
+
+def _check(text: str, vocabulary: Vocabulary, *, is_equation: bool = False) -> str:
+    """Before the worker does: the caller is told at once, and it is told the field."""
+    try:
+        vocabulary.check(text, is_equation=is_equation)
+    except InvalidInput as err:
+        raise PydanticCustomError("formula", "{why}", {"why": f"{err.summary} {err.fix}"}) from None
+    return text
+
+
+Symbolic = Annotated[Text, AfterValidator(lambda text: _check(text, SYMBOLIC))]
+Numeric = Annotated[Text, AfterValidator(lambda text: _check(text, NUMERIC))]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,30}$")]
 
 
@@ -31,15 +49,21 @@ class SymbolicTask(Model):
     operation: Literal[
         "simplify", "expand", "factor", "solve", "differentiate", "integrate", "limit", "series", "evaluate"
     ]
-    expression: Expression
+    expression: Text
     variable: Name = "x"
     order: Annotated[int, Field(ge=1, le=20, description="how often to differentiate")] = 1
-    lower: Expression | None = Field(default=None, description="bound of a definite integral; oo is infinity")
-    upper: Expression | None = None
-    point: Expression = Field(default="0", description="where the limit or the series is taken")
+    lower: Symbolic | None = Field(default=None, description="bound of a definite integral; oo is infinity")
+    upper: Symbolic | None = None
+    point: Symbolic = Field(default="0", description="where the limit or the series is taken")
+    direction: Literal["both", "left", "right"] = Field(default="both", description="from where a limit is taken")
     terms: Annotated[int, Field(ge=1, le=20, description="terms of a series")] = 6
     values: Annotated[dict[Name, Number], Field(max_length=50, description="for evaluate")] = {}
     digits: Annotated[int, Field(ge=1, le=100, description="of evaluate's result")] = 15
+
+    @field_validator("expression")
+    @classmethod
+    def _formula(cls, text: str, info: ValidationInfo) -> str:
+        return _check(text, SYMBOLIC, is_equation=info.data.get("operation") == "solve")
 
     @model_validator(mode="after")
     def _both_bounds(self) -> Self:
@@ -49,7 +73,10 @@ class SymbolicTask(Model):
 
 
 class SymbolicResult(Model):
-    """`result` and `latex` are the expression; `solutions` are those of solve; `value` is it as a number, if it is."""
+    """`result` and `latex` are the expression; `value` is it as a number, if it is.
+
+    `solutions` are those of solve, null when every value is one.
+    """
 
     result: str
     latex: str
@@ -91,6 +118,7 @@ class LinearResult(Model):
     """`slack` and `shadow_prices` are per constraint, in order; a shadow price is the gain per unit of its bound."""
 
     status: Literal["optimal", "infeasible", "unbounded"]
+    message: str = ""
     value: float | None = None
     solution: list[float] | None = None
     slack: list[float] | None = None
@@ -184,7 +212,7 @@ Variable = Annotated[Normal | Uniform | Triangular | Exponential | Discrete, Fie
 class Simulation(Model):
     """Sample an expression over independent variables. For lognormal, mean and stdev are those of the logarithm."""
 
-    expression: Expression
+    expression: Numeric
     variables: Annotated[dict[Name, Variable], Field(min_length=1, max_length=50)]
     samples: Annotated[int, Field(ge=100, le=MAX_SAMPLES)] = 100_000
     seed: Annotated[int, Field(ge=0, le=2**63)] | None = None

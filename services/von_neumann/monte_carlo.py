@@ -1,5 +1,6 @@
 """Monte Carlo simulation, by numpy. Runs in a worker."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,25 +19,46 @@ from services.von_neumann.models import (
     Uniform,
     Variable,
 )
+from services.von_neumann.vocabulary import ARITIES
 
 Array = NDArray[np.float64]
 
 _CHUNK = 50_000
 
+
+def _log(value: Any, base: Any = None) -> Any:
+    return np.log(value) if base is None else np.log(value) / np.log(base)
+
+
+def _erf(value: Any) -> Any:
+    # Imported here: scipy costs some tenths of a second, and few formulas need it.
+    from scipy.special import erf
+
+    return erf(value)
+
+
+# Only with the arities of the vocabulary: a second argument of most of these is where numpy writes its result.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sin": np.sin,
     "cos": np.cos,
     "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "erf": _erf,
     "exp": np.exp,
-    "log": np.log,
+    "log": _log,
     "ln": np.log,
     "sqrt": np.sqrt,
     "abs": np.abs,
     "floor": np.floor,
     "ceil": np.ceil,
     "sign": np.sign,
-    "min": np.minimum,
-    "max": np.maximum,
+    "min": lambda *values: functools.reduce(np.minimum, values),
+    "max": lambda *values: functools.reduce(np.maximum, values),
 }
 
 
@@ -85,8 +107,9 @@ def _algebra(samples: Mapping[str, Array]) -> Algebra:
         number=float,
         operators={"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "pow": np.power},
         functions=_FUNCTIONS,
-        constants={"pi": np.pi, "e": np.e},
+        constants={"pi": np.pi, "e": np.e, "E": np.e},
         variable=variable,
+        arities=ARITIES,
     )
 
 

@@ -34,6 +34,8 @@ async def _irr(project: Project, task: TaskContext) -> tuple[float | None, str]:
     try:
         result = await task.mesh.use_tool(FINANCIAL, "irr", {"cash_flows": project.cash_flows}, timeout=_TIMEOUT)
     except FailedPrecondition as err:
+        if err.reason != "TOOL_FAILED":
+            raise
         # Many projects have none, or several: that is a fact about the project and no failure of ours.
         return None, err.summary
     return _read(result.structured, "irr"), ""

@@ -1,12 +1,14 @@
-"""`python -m services.von_neumann.worker`: do one piece of work under limits, and end.
+"""`python -m services.von_neumann.worker MEGABYTES`: do pieces of work under limits, one after the other.
 
-One line of JSON comes in: {"job": NAME, "input": ..., "seconds": N, "megabytes": N}. Lines go out: {"progress": 0..1,
-"message": TEXT} any number of times, then {"result": ...} or {"error": {"kind", "summary", "reason", "field", "fix"}}.
+A line of JSON comes in: {"job": NAME, "input": ..., "seconds": N}. Lines go out: {"progress": 0..1, "message": TEXT}
+any number of times, then {"result": ...} or {"error": {"kind", "summary", "reason", "field", "fix", "retryable"}}.
+The worker ends when its input does, and when a job takes more processor time than its seconds (SIGXCPU).
 """
 
 import json
 import resource
 import sys
+import traceback
 from typing import Any
 
 from mesh import errors
@@ -14,23 +16,43 @@ from mesh.errors import MeshError, ResourceExhausted
 
 
 def main() -> int:
-    """Read, work, answer; the exit status is 0 when an answer was written."""
-    request = json.loads(sys.stdin.readline())
-    seconds, size = int(request["seconds"]), int(request["megabytes"]) << 20
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    """Work until the input ends; the exit status is 0."""
+    size = int(sys.argv[1]) << 20
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        _say({"result": _work(request["job"], request["input"])})
-    except MeshError as err:
-        _say({"error": _describe(err)})
-    except (MemoryError, RecursionError) as err:
-        summary = (
-            "It needs more memory than it may have." if isinstance(err, MemoryError) else "It is nested too deeply."
-        )
-        error = ResourceExhausted(summary, reason="TOO_LARGE", fix="Make the task smaller.", retryable=False)
-        _say({"error": _describe(error)})
+    for line in sys.stdin:
+        _serve(json.loads(line))
     return 0
+
+
+def _serve(request: dict[str, Any]) -> None:
+    _limit_processor(int(request["seconds"]))
+    try:
+        # Written whole and only now: a result that cannot be written leaves no half of itself.
+        answer = json.dumps({"result": _work(request["job"], request["input"])})
+    except MeshError as err:
+        answer = _describe(err)
+    except MemoryError:
+        answer = _describe(_too_large("It needs more memory than it may have."))
+    except RecursionError:
+        answer = _describe(_too_large("It is nested too deeply."))
+    except Exception as err:  # noqa: BLE001 - the last resort of this process: the agent must get an answer
+        # Where it was, but not with what: the frames hold the caller's numbers.
+        traceback.print_tb(err.__traceback__, limit=-5)
+        answer = _describe(
+            errors.Internal(
+                f"The computation failed in a way that is not foreseen ({type(err).__name__}).",
+                fix="Write the task in another way.",
+            )
+        )
+    print(answer, flush=True)
+
+
+def _limit_processor(seconds: int) -> None:
+    """What this job may use more than what has been used. The hard limit stays: it could not be raised again."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, hard))
 
 
 def _work(job: str, given: Any) -> Any:
@@ -53,24 +75,22 @@ def _work(job: str, given: Any) -> Any:
         case "monte-carlo":
             from services.von_neumann.monte_carlo import simulate
 
-            task = models.Simulation.model_validate(given)
-            return simulate(task, lambda progress, text: _say({"progress": progress, "message": text})).model_dump()
+            return simulate(models.Simulation.model_validate(given), _report).model_dump()
         case _:
             raise errors.Internal(f"There is no job {job!r}.")
 
 
-def _describe(err: MeshError) -> dict[str, str]:
-    return {
-        "kind": type(err).__name__,
-        "summary": err.summary,
-        "reason": err.reason,
-        "field": err.field,
-        "fix": err.fix,
-    }
+def _report(progress: float, message: str) -> None:
+    print(json.dumps({"progress": progress, "message": message}), flush=True)
 
 
-def _say(facts: dict[str, Any]) -> None:
-    print(json.dumps(facts), flush=True)
+def _too_large(summary: str) -> ResourceExhausted:
+    return ResourceExhausted(summary, fix="Make the task smaller.", retryable=False)
+
+
+def _describe(err: MeshError) -> str:
+    facts = {name: getattr(err, name) for name in ("summary", "reason", "field", "fix", "retryable")}
+    return json.dumps({"error": {"kind": type(err).__name__, **facts}})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ from pydantic import BaseModel, Field
 
 from agentmesh.agent.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 from mesh.agent import Agent, AgentLimits, AgentSettings, Coordination, TaskContext, open_mesh_client, serve
-from mesh.errors import Canceled, DeadlineExceeded, FailedPrecondition, InvalidInput, NotFound, ResourceExhausted
+from mesh.errors import (
+    Canceled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    OutOfRange,
+    ResourceExhausted,
+)
 from mesh.rpc import error_from_rpc, open_target
 from mesh.runtime import Stop
 
@@ -148,7 +156,7 @@ async def test_a_task_is_followed_to_its_end_and_again_from_any_number(running):
         assert json.loads(everything[-1].output[0].json) == [0, 1, 2, 3, 4]
         for after in range(len(everything)):
             assert await updates(stub, task.id, after) == everything[after:]
-        with refused(Exception):
+        with refused(OutOfRange):
             await updates(stub, task.id, len(everything) + 1)
         found = (await stub.GetTask(agent_service_pb2.GetTaskRequest(task_id=task.id))).task
         assert (found.state, found.progress) == (agent_pb2.TASK_STATE_COMPLETED, 1.0)
@@ -341,7 +349,9 @@ async def test_a_drain_lets_running_tasks_finish_and_ends_every_stream(running):
         while not probe.started:
             await asyncio.sleep(0.005)
         stop.set()
-        await asyncio.sleep(0.05)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while True:  # until no new call is taken: it drains now
+                await stub.GetAgentCard(agent_service_pb2.GetAgentCardRequest())
         assert not serving.done()
         probe.release.set()
         assert (await watching)[-1].state == agent_pb2.TASK_STATE_COMPLETED
@@ -361,6 +371,58 @@ async def test_a_task_that_outlives_the_drain_fails_and_says_why(running):
         assert last.state == agent_pb2.TASK_STATE_FAILED
         assert "shutting down" in last.error.summary
         await serving
+
+
+async def test_a_conversation_lets_its_tasks_end_and_takes_no_more_while_it_drains(running):
+    async with running() as (probe, stub, stop, serving):
+        stream = stub.Converse()
+        await stream.write(envelope(TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "wait", "input": "x"}'))
+        while not probe.started:
+            await asyncio.sleep(0.005)
+        # A repetition while the first one runs is answered once.
+        await stream.write(envelope(TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "wait", "input": "x"}'))
+        await stream.write(envelope(TYPES.ENVELOPE_TYPE_HEALTH_CHECK, id="e-2"))
+        assert (await stream.read()).envelope.causation_id == "e-2"
+        stop.set()
+        probe.release.set()
+        answer = (await stream.read()).envelope
+        assert (answer.type, answer.causation_id, answer.payload) == (
+            TYPES.ENVELOPE_TYPE_TASK_RESPONSE,
+            "e-1",
+            b'"x done"',
+        )
+        assert await stream.read() is grpc.aio.EOF
+        await serving
+        assert probe.started == 1
+
+
+async def test_answers_are_not_answered(running):
+    async with running() as (_, stub, _, _):
+        stream = stub.Converse()
+        await stream.write(envelope(TYPES.ENVELOPE_TYPE_HEALTH_CHECK, causation_id="mine"))
+        await stream.write(envelope(TYPES.ENVELOPE_TYPE_ERROR, b"{}", causation_id="mine"))
+        await stream.write(envelope(TYPES.ENVELOPE_TYPE_HEALTH_CHECK, id="e-9"))
+        assert (await stream.read()).envelope.causation_id == "e-9"
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+
+
+async def test_watchers_beyond_the_limit_are_refused_and_places_come_back(running):
+    async with running(max_watchers=1) as (probe, stub, _, _):
+        task = await submit(stub, "wait", "x")
+        first = watch(stub, task.id)
+        await first.read()
+        with refused(ResourceExhausted):
+            await updates(stub, task.id)
+        probe.release.set()
+        await read_all(first)
+        assert (await updates(stub, task.id))[-1].state == agent_pb2.TASK_STATE_COMPLETED
+
+
+async def test_an_output_that_is_too_large_fails_the_task(running):
+    async with running(max_output_bytes=300) as (_, stub, _, _):
+        last = (await updates(stub, (await submit(stub, "count", {"count": 100})).id))[-1]
+        assert (last.state, last.error.reason) == (agent_pb2.TASK_STATE_FAILED, "OUTPUT_TOO_LARGE")
 
 
 async def test_a_mesh_client_runs_a_task_elsewhere_and_hears_of_its_updates(running, directory):

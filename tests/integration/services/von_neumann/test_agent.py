@@ -16,9 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentmesh.agent.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2, mcp_bridge_service_pb2_grpc, mcp_pb2
-from mesh.errors import DeadlineExceeded
-from mesh.rpc import ServerSettings, Service, open_server, open_target
-from services.von_neumann.computing import compute
+from mesh.errors import DeadlineExceeded, InvalidInput, ResourceExhausted
+from mesh.rpc import ServerSettings, Service, error_from_rpc, open_server, open_target
+from services.von_neumann.computing import open_workers
 
 ROOT = Path(__file__).parents[4]
 GOAL_KIB = 70 * 1024
@@ -151,7 +151,9 @@ async def test_a_long_simulation_reports_progress():
     assert any(0 < value < 1 for value in progress)
 
 
-ENDLESS = {"operation": "evaluate", "expression": "factorial(10^9)"}
+ENDLESS = {"operation": "evaluate", "expression": "factorial(factorial(15))"}
+HUGE = {"operation": "expand", "expression": "(a + b + c + d + f + g)^80"}
+SMALL = {"operation": "expand", "expression": "x*(x + 1)"}
 
 
 async def test_a_cancelled_task_takes_its_worker_along_and_the_next_one_works():
@@ -176,25 +178,82 @@ async def test_bad_input_and_what_takes_too_long_or_too_much_fail_with_cause_and
         assert "expression" in caught.value.details()
 
         attack = {"operation": "evaluate", "expression": "__import__('os')"}
-        state, _, error = await run(stub, "symbolic-math", attack)
-        assert (state, error.field) == (STATES.TASK_STATE_FAILED, "expression")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await submit(stub, "symbolic-math", attack)
+        refusal = error_from_rpc(caught.value)
+        assert isinstance(refusal, InvalidInput)
+        assert refusal.field == "input.expression"
+        assert "There is no function" in refusal.summary
+
+        state, _, error = await run(stub, "symbolic-math", ENDLESS, timeout=Duration(seconds=1))
+        assert (state, error.reason) == (STATES.TASK_STATE_FAILED, DeadlineExceeded.default_reason)
         assert error.fix
-
-        state, _, error = await run(stub, "symbolic-math", ENDLESS, timeout=Duration(seconds=2))
-        assert state == STATES.TASK_STATE_FAILED
-        assert error.summary
+        assert (await run(stub, "symbolic-math", SMALL))[1]["result"] == "x**2 + x"
 
 
-async def test_a_job_is_ended_at_its_limits():
-    with pytest.raises(DeadlineExceeded) as caught:
-        await compute("symbolic-math", ENDLESS, lambda *_: None, seconds=1)
-    assert caught.value.fix
+def ask(pool, task, seconds=20):
+    return pool.run("symbolic-math", task, lambda *_: None, seconds=seconds)
+
+
+async def test_a_job_is_ended_at_its_limits_and_the_next_one_works():
+    async with asyncio.timeout(30), open_workers(megabytes=300) as pool:
+        with pytest.raises(DeadlineExceeded, match="took longer than 1 seconds") as late:
+            await ask(pool, ENDLESS, seconds=1)
+        assert late.value.fix
+        with pytest.raises(ResourceExhausted, match="more memory than it may have") as full:
+            await ask(pool, HUGE)
+        assert full.value.fix
+        assert not full.value.retryable
+        assert not workers(os.getpid())
+        assert (await ask(pool, SMALL))["result"] == "x**2 + x"
     assert not workers(os.getpid())
+
+
+async def test_a_worker_serves_one_job_after_the_other_also_after_a_refusal():
+    async with asyncio.timeout(30), open_workers() as pool:
+        await ask(pool, SMALL)
+        (pid,) = workers(os.getpid())
+        with pytest.raises(InvalidInput, match="No value is given"):
+            await ask(pool, {"operation": "evaluate", "expression": "x"})
+        await ask(pool, SMALL)
+        assert workers(os.getpid()) == [pid]
+        # Two at once need two, of which one stays.
+        await asyncio.gather(ask(pool, SMALL), ask(pool, SMALL))
+        assert len(workers(os.getpid())) == 1
+
+
+async def test_an_idle_worker_that_dies_is_reaped_and_replaced():
+    async with asyncio.timeout(30), open_workers() as pool:
+        await ask(pool, SMALL)
+        (pid,) = workers(os.getpid())
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.01)
+        assert (await ask(pool, SMALL))["result"] == "x**2 + x"
+
+
+async def test_a_worker_without_work_is_ended():
+    async with asyncio.timeout(30), open_workers(idle_seconds=0.1) as pool:
+        await ask(pool, SMALL)
+        while workers(os.getpid()):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_killed_by_the_system_is_no_deadline():
+    async with asyncio.timeout(30), open_workers() as pool:
+        asking = asyncio.create_task(ask(pool, ENDLESS))
+        while not workers(os.getpid()):
+            await asyncio.sleep(0.01)
+        for pid in workers(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ResourceExhausted, match="SIGKILL"):
+            await asking
 
 
 async def test_sigterm_ends_the_agent_and_its_workers():
     async with running_agent() as (process, stub):
-        await submit(stub, "symbolic-math", {"operation": "simplify", "expression": "x"})
+        await run(stub, "symbolic-math", SMALL)
+        await submit(stub, "symbolic-math", SMALL)
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     assert not workers(process.pid)

@@ -1,6 +1,7 @@
 """Formulas are read, and nothing else is."""
 
 import contextlib
+import math
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.errors import InvalidInput
 from services.von_neumann.expressions import Algebra, read, read_equation
+from services.von_neumann.vocabulary import SYMBOLIC
 
 NUMBERS = Algebra(
     number=float,
@@ -18,9 +20,10 @@ NUMBERS = Algebra(
         "div": lambda left, right: left / right,
         "pow": lambda left, right: left**right,
     },
-    functions={"double": lambda value: 2 * value, "max": max},
+    functions={"double": lambda value: 2 * value, "max": max, "factorial": math.gamma, "gamma": math.gamma},
     constants={"pi": 3.0},
     variable={"x": 5.0, "y": 2.0}.__getitem__,
+    arities={"max": (1, 3)},
 )
 
 
@@ -87,6 +90,12 @@ ATTACKS = [
     "9^(9^9)",
     "2^1001",
     "2^(1000*1001)",
+    "(9^999)^999",
+    "x^(10^9)",
+    "2^(x + 0*1)^(1e3*2)",
+    "factorial(10^9)",
+    "gamma(1001.5)",
+    "(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)*(2^999)",
     "1" * 61,
     "1e400",
     "x" * 40,
@@ -112,6 +121,18 @@ def test_what_is_no_formula_is_refused_with_the_field_and_a_fix(text):
 def test_any_text_is_a_value_or_a_refusal(text):
     with contextlib.suppress(InvalidInput, ArithmeticError, KeyError):
         read(text, NUMBERS)
+
+
+@pytest.mark.parametrize("text", ["9^999", "(x + 1)^1000", "2^x^x", "factorial(1000)", "1/3^900", "0^0", "1^1000"])
+def test_numbers_of_a_size_that_can_be_written_are_let_in(text):
+    SYMBOLIC.check(text)
+
+
+# "double" by itself is a variable where there is no such function.
+@pytest.mark.parametrize("text", [text for text in ATTACKS if text != "double"])
+def test_a_vocabulary_refuses_what_reading_refuses(text):
+    with pytest.raises(InvalidInput):
+        SYMBOLIC.check(text)
 
 
 def test_two_equals_signs_are_refused():

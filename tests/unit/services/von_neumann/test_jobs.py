@@ -13,6 +13,7 @@ from services.von_neumann.models import Game, LinearProgram, Project, Simulation
 from services.von_neumann.monte_carlo import simulate
 from services.von_neumann.programs import solve_program
 from services.von_neumann.symbolic import solve_symbolic
+from services.von_neumann.vocabulary import NUMERIC, SYMBOLIC
 
 TIGHT = {"rel": 1e-9, "abs": 1e-9}
 
@@ -45,6 +46,51 @@ def test_equations_are_solved():
     assert symbolic("solve", "x^2 = 2").solutions == ["-sqrt(2)", "sqrt(2)"]
     assert symbolic("solve", "2*x - 3").value == 1.5
     assert symbolic("solve", "x = x + 1").solutions == []
+
+
+def test_an_equation_that_always_holds_has_every_value():
+    found = symbolic("solve", "x + x = 2*x")
+    assert (found.result, found.solutions) == ("every x", None)
+
+
+def test_an_equation_without_the_variable_names_those_it_has():
+    with pytest.raises(InvalidInput, match=r"Solve for x\."):
+        symbolic("solve", "2*x = 1", variable="y")
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [("1/x", "left it is -oo, from the right oo"), ("abs(x)/x", "left it is -1"), ("sin(1/x)", "do not settle")],
+)
+def test_a_limit_that_differs_by_side_or_does_not_settle_is_none(expression, words):
+    with pytest.raises(FailedPrecondition, match=words):
+        symbolic("limit", expression)
+
+
+def test_a_limit_may_be_taken_from_one_side():
+    assert symbolic("limit", "1/x", direction="left").result == "-oo"
+    assert symbolic("limit", "1/x", direction="right").result == "oo"
+    assert symbolic("limit", "atan(x)", point="-oo").result == "-pi/2"
+
+
+@pytest.mark.parametrize(
+    ("operation", "expression", "more"),
+    [
+        ("simplify", "1/0", {}),
+        ("simplify", "oo - oo", {}),
+        ("solve", "x = 1/0", {}),
+        ("integrate", "1/x", {"lower": "-1", "upper": "1"}),
+    ],
+)
+def test_what_is_not_defined_is_no_answer(operation, expression, more):
+    with pytest.raises(FailedPrecondition) as caught:
+        symbolic(operation, expression, **more)
+    assert caught.value.reason == "UNDEFINED"
+
+
+def test_decimals_are_exact():
+    assert symbolic("evaluate", "0.1*y", values={"y": 0.1}, digits=40).result.rstrip("0") == "0.01"
+    assert symbolic("solve", "0.1*x = 0.3").solutions == ["3"]
 
 
 def test_evaluation_needs_all_values_and_gives_a_number():
@@ -95,6 +141,10 @@ def test_programs_without_an_optimum_are_said_to_be_so():
     assert solve_program(LinearProgram(objective=[1], maximize=True)).status == "unbounded"
     infeasible = LinearProgram(objective=[1], constraints=[constraint([1], "<=", -1)])
     assert solve_program(infeasible).status == "infeasible"
+    # Where HiGHS itself only says "unbounded or infeasible".
+    assert solve_program(LinearProgram(objective=[1, -1], maximize=True, integer=True)).status == "unbounded"
+    crossed = LinearProgram(objective=[1], bounds=[(3, 1)], integer=True)
+    assert solve_program(crossed).status == "infeasible"
 
 
 def test_rock_paper_scissors_is_fair_and_played_evenly():
@@ -129,6 +179,36 @@ def test_no_player_of_a_zero_sum_game_can_gain_by_deviating(payoffs):
     )
     assert best_row == pytest.approx(found.value, abs=1e-6)
     assert best_column == pytest.approx(found.value, abs=1e-6)
+
+
+DECIMALS = st.integers(-30, 30).map(lambda number: number / 10)
+
+
+def bimatrix(height, width):
+    matrix = st.lists(st.lists(DECIMALS, min_size=width, max_size=width), min_size=height, max_size=height)
+    return st.tuples(matrix, matrix)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(lambda shape: bimatrix(*shape)))
+def test_every_bimatrix_game_has_an_equilibrium_and_all_that_are_found_are_some(payoffs):
+    # Nash's theorem (1950).
+    rows, columns = payoffs
+    found = solve_game(Game(row_payoffs=rows, column_payoffs=columns)).equilibria
+    assert found
+    for equilibrium in found:
+        x, y = equilibrium.row_strategy, equilibrium.column_strategy
+        best_row = max(sum(a * q for a, q in zip(row, y, strict=True)) for row in rows)
+        best_column = max(sum(b * p for b, p in zip(column, x, strict=True)) for column in zip(*columns, strict=True))
+        assert equilibrium.row_value == pytest.approx(best_row, abs=1e-9)
+        assert equilibrium.column_value == pytest.approx(best_column, abs=1e-9)
+
+
+def test_an_equilibrium_with_supports_of_different_sizes_is_found():
+    # Degenerate: both rows answer column 1, which is an answer only to a mix of them.
+    found = solve_game(Game(row_payoffs=[[1, 0, 1], [1, 1, 0]], column_payoffs=[[2, 3, 0], [2, 0, 3]])).equilibria
+    assert ([1.0, 0.0, 0.0] in [equilibrium.column_strategy for equilibrium in found]) is True
+    assert all(0 < equilibrium.row_strategy[0] < 1 for equilibrium in found)
 
 
 def test_a_simulation_finds_known_moments_and_repeats_itself_with_its_seed():
@@ -174,6 +254,25 @@ def test_a_simulation_that_leaves_the_numbers_says_how_often():
         simulate(task, lambda *_: None)
 
 
+def test_functions_of_several_arguments_leave_the_samples_alone():
+    uniform = {"distribution": "uniform", "low": 0, "high": 1}
+    found = simulate(
+        Simulation(expression="min(x, y, z) + 0*z", variables=dict.fromkeys("xyz", uniform), seed=3), lambda *_: None
+    )
+    # The least of n uniform numbers has the mean 1 / (n + 1).
+    assert found.mean == pytest.approx(1 / 4, abs=6 * found.standard_error)
+    assert found.maximum < 1
+
+
+def test_each_function_of_the_vocabulary_is_there_and_both_algebras_agree_on_it():
+    names = {"x": {"distribution": "discrete", "values": [0.5]}}
+    for name in sorted(NUMERIC.functions):
+        sampled = simulate(Simulation(expression=f"{name}(x)", variables=names, samples=100), lambda *_: None).mean
+        assert symbolic("evaluate", f"{name}(x)", values={"x": 0.5}).value == pytest.approx(sampled), name
+    for name in sorted(SYMBOLIC.functions):
+        assert symbolic("evaluate", f"{name}(1/2)").value is not None, name
+
+
 def test_an_expression_over_an_unknown_variable_names_it():
     task = Simulation(expression="x + z", variables={"x": {"distribution": "exponential", "mean": 1}})
     with pytest.raises(InvalidInput, match="z, which is no variable"):
@@ -184,6 +283,10 @@ def test_an_expression_over_an_unknown_variable_names_it():
     ("model", "given", "words"),
     [
         (SymbolicTask, {"operation": "solve", "expression": ""}, "expression"),
+        (SymbolicTask, {"operation": "simplify", "expression": "x = 1"}, "expression"),
+        (SymbolicTask, {"operation": "solve", "expression": "x = open(1)"}, "There is no function 'open'"),
+        (SymbolicTask, {"operation": "limit", "expression": "x", "point": "x.y"}, "point"),
+        (Simulation, {"expression": "sin(x, y)", "variables": {"x": {}}}, "sin does not take 2 arguments"),
         (SymbolicTask, {"operation": "guess", "expression": "x"}, "operation"),
         (SymbolicTask, {"operation": "integrate", "expression": "x", "lower": "0"}, "both lower and upper"),
         (SymbolicTask, {"operation": "evaluate", "expression": "x", "values": {"x": float("nan")}}, "finite"),
