@@ -1,8 +1,8 @@
 """Envoy's messages, read out of the Envoy binary that is installed.
 
-Envoy is linked with the full protobuf runtime, so the binary carries the serialized FileDescriptorProto of every file of
-its API. Reading them from there gives exactly the API that this Envoy speaks. The published package `xds-protos` lags
-the binary and overwrites files of other packages (see the architecture's decision 2).
+Envoy is linked with the full protobuf runtime, so the binary carries the serialized FileDescriptorProto of every file
+of its API. Reading them from there gives exactly the API that this Envoy speaks. The published package `xds-protos`
+lags the binary and overwrites files of other packages.
 
 The messages live in a private DescriptorPool, so nothing clashes with the default pool.
 """
