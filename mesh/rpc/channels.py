@@ -16,6 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from mesh.errors import FailedPrecondition
 from mesh.model import check_service_name
+from mesh.rpc.context import current_call
 from mesh.rpc.retry import RETRY_MARK, is_retryable
 from mesh.rpc.tracing import build_client_interceptors
 from mesh.telemetry import correlation_id, is_tracing
@@ -133,9 +134,7 @@ class _Calls:
         # With spans, OpenTelemetry's interceptors inside put in the context of their own span.
         self._injects_trace = not is_tracing()
 
-    def __call__(
-        self, request: Any = None, *args: Any, timeout: float | None = None, metadata: Any = None, **kwargs: Any
-    ) -> Any:
+    def __call__(self, request: Any = None, timeout: float | None = None, metadata: Any = None, **kwargs: Any) -> Any:
         given = tuple(metadata or ())
         names = {name for name, _ in given}
         added = [pair for pair in self._mark if pair[0] not in names]
@@ -146,5 +145,13 @@ class _Calls:
             carrier: dict[str, str] = {}
             _propagator.inject(carrier)
             added.extend(carrier.items())
-        timeout = self._deadline if timeout is None else timeout
-        return self._inner(request, *args, timeout=timeout, metadata=(*given, *added), **kwargs)
+        return self._inner(request, timeout=self._timeout(timeout), metadata=(*given, *added), **kwargs)
+
+    def _timeout(self, given: float | None) -> float | None:
+        """The seconds that are given, else the default; in a handler no more than its own call has left."""
+        wished = self._deadline if given is None else given
+        context = current_call.get()
+        left = None if context is None else context.deadline
+        if wished is None or left is None:
+            return left if wished is None else wished
+        return min(wished, left)

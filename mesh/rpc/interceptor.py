@@ -5,12 +5,12 @@ context, caller, default deadline, error mapping, metrics and the log line.
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -36,7 +36,7 @@ _MOST_METHODS = 4096
 _TRACE_KEYS = ("traceparent", "tracestate")
 _propagator = TraceContextTextMapPropagator()
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
-_no_limit: AbstractAsyncContextManager[None] = nullcontext()
+_no_limit: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
 
 # A failure of a service further on that says nothing of this one's defects. Any other one is a defect of this one:
 # its caller must not read "not found" about something that it never asked for.
@@ -57,6 +57,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, service: str, *, default_deadline: float, max_concurrent: int, is_behind_sidecar: bool = False
     ) -> None:
         self.in_flight = 0
+        self._idle: asyncio.Event | None = None
         self._service = service
         self._default_deadline = default_deadline
         self._max_concurrent = max_concurrent
@@ -71,6 +72,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._duration = meter.create_histogram("rpc.server.duration", unit="ms", description="Time per call.")
         self._running = meter.create_up_down_counter("rpc.server.in_flight", description="Calls that are running.")
         self._rejected = meter.create_counter("rpc.server.rejected", description="Calls refused for want of room.")
+
+    async def wait_idle(self, timeout: float) -> bool:
+        """Wait until no handler runs, for up to `timeout` seconds; tell whether that is so. For the end, once."""
+        if self.in_flight:
+            self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
+        return self.in_flight == 0
 
     async def intercept_service(
         self,
@@ -110,35 +120,48 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self.in_flight += 1
             self._running.add(1, attributes)
             code = grpc.StatusCode.OK
+            io = CallIo(context, (("x-correlation-id", facts.correlation_id),))
             try:
                 if self.in_flight > self._max_concurrent:
                     self._rejected.add(1, attributes)
                     raise _full(self._max_concurrent)
-                io = CallIo(context, (("x-correlation-id", facts.correlation_id),))
                 async with limit or _no_limit:
                     answer = await behaviour(request, io)
+                if _is_cancelled():
+                    # The handler has caught its cancellation; nobody is left to be answered.
+                    raise asyncio.CancelledError
                 code = _code(context)
                 if answers_once and code is grpc.StatusCode.OK:
                     await io.open()
+                else:
+                    await io.settle()
                 return answer
-            except asyncio.CancelledError:
-                is_late = facts.ends_at is not None and time.monotonic() >= facts.ends_at
-                code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
+            except asyncio.CancelledError as err:
+                if not _is_cancelled():
+                    code = grpc.StatusCode.INTERNAL
+                    await self._abort(io, self._mesh_error(_stray(err), method), facts)
+                code = _code_of_cancelled(started, facts)
                 raise
             except grpc.aio.AbortError:
                 code = _code(context)
                 raise
-            except Exception as err:  # noqa: BLE001 - the one place where errors become statuses
+            except Exception as err:  # the one place where errors become statuses
+                if _is_cancelled() and _is_of_grpc(err):
+                    # What the handler still wanted to send came too late; that is no defect.
+                    code = _code_of_cancelled(started, facts)
+                    raise asyncio.CancelledError from err
                 is_late = limit is not None and limit.expired()
                 error = _too_late(default_deadline) if is_late else self._mesh_error(err, method)
                 code = code_of(error)
-                await self._abort(context, error, facts)
+                await self._abort(io, error, facts)
             finally:
                 self.in_flight -= 1
                 self._running.add(-1, attributes)
                 self._leave(facts, started, code, attributes)
                 if trace_token is not None:
                     trace_context.detach(trace_token)
+                if self._idle is not None and self.in_flight == 0:
+                    self._idle.set()
 
         return call
 
@@ -163,8 +186,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # Each call is a task of its own, with its own variables: nothing is to be set back.
         current_call.set(facts)
         correlation_id.set(identifier)
-        # Errors carry it here; an answer carries it in its initial metadata.
-        context.set_trailing_metadata((("x-correlation-id", identifier),))
         token = trace_context.attach(_propagator.extract(trace)) if trace and self._takes_trace else None
         return facts, token
 
@@ -191,15 +212,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._log.error("handler_failed", method=method, exc_info=err)
         return Internal("The service met an unexpected error.", fix="Its log has the details.")
 
-    async def _abort(self, context: Any, error: MeshError, facts: CallContext) -> NoReturn:
+    async def _abort(self, io: CallIo, error: MeshError, facts: CallContext) -> NoReturn:
         status = error_to_status(error, service=self._service, correlation_id=facts.correlation_id)
-        trailing = (("x-correlation-id", facts.correlation_id), (DETAILS_KEY, status.SerializeToString()))
         try:
-            await context.abort(code_of(error), status.message, trailing_metadata=trailing)
+            await io.abort(code_of(error), status.message, ((DETAILS_KEY, status.SerializeToString()),))
         except grpc.aio.UsageError as err:
             # The caller has gone meanwhile, and nobody is left to be told.
             raise asyncio.CancelledError from err
-        raise AssertionError("abort always raises")
 
 
 def _attributes(method: str) -> dict[str, str | int]:
@@ -211,6 +230,31 @@ def _code(context: Any) -> grpc.StatusCode:
     """The code that the handler has set, which gRPC keeps as a number, or OK."""
     code = context.code()
     return code if isinstance(code, grpc.StatusCode) else _BY_NUMBER.get(code or 0, grpc.StatusCode.UNKNOWN)
+
+
+def _code_of_cancelled(started: float, facts: CallContext) -> grpc.StatusCode:
+    # gRPC rounds up what a client sends as its deadline, by up to two per cent, so that the client itself ends first.
+    is_late = facts.ends_at is not None and time.monotonic() - started >= 0.98 * (facts.ends_at - started)
+    return grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels this call, and not a thing that its handler waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _is_of_grpc(err: Exception) -> bool:
+    if isinstance(err, ExceptionGroup):
+        return all(_is_of_grpc(one) for one in err.exceptions)
+    return isinstance(err, grpc.aio.BaseError)
+
+
+def _stray(err: asyncio.CancelledError) -> RuntimeError:
+    """gRPC takes any cancellation for that of the call, sends no status, and the caller waits for ever."""
+    stray = RuntimeError("The handler has waited for something that was cancelled.")
+    stray.__cause__ = err
+    return stray
 
 
 def _peer(context: Any) -> SpiffeId | None:

@@ -15,6 +15,8 @@ from mesh.rpc.listen import bind, socket_path, unlink_own
 from mesh.rpc.tracing import build_server_interceptors
 from mesh.telemetry import get_logger
 
+_CLEANUP_SECONDS = 5.0
+
 _log = get_logger(__name__)
 
 
@@ -122,6 +124,9 @@ async def open_server(
         server._drain()
         _log.debug("server_draining", listen=settings.listen, in_flight=server.in_flight)
         await grpc_server.stop(settings.drain_grace)
+        # gRPC has told the callers of those that it has cut, but does not wait for their handlers to clean up.
+        if not await interceptor.wait_idle(_CLEANUP_SECONDS):
+            _log.warning("handlers_left", listen=settings.listen, in_flight=server.in_flight)
         if path is not None:
             unlink_own(path, inode)
 

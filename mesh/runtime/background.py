@@ -20,6 +20,8 @@ async def open_background(work: Coroutine[object, object, None]) -> AsyncIterato
             finally:
                 task.cancel()
     except BaseExceptionGroup as several:
-        if len(several.exceptions) == 1:
-            raise several.exceptions[0] from None
-        raise
+        if len(several.exceptions) != 1:
+            raise
+        (error,) = several.exceptions
+        # Not `from None`, which would take away the cause that it already has.
+        raise error from error.__cause__

@@ -21,7 +21,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from mesh.runtime.processes import Process, list_processes, read_environment, read_process
-from mesh.runtime.spawn import become_subreaper
+from mesh.runtime.signals import undo_inherited_signals
+from mesh.runtime.spawn import is_subreaper, set_subreaper
 from mesh.telemetry import get_logger
 
 MARK = "MESH_CHILD"
@@ -68,8 +69,12 @@ class Orphanage:
         self._known = {key: token for key, token in self._known.items() if key in alive}
 
     async def end(self, token: str, *, grace: float) -> None:
-        """End the orphans that carry `token`: SIGTERM, after `grace` seconds SIGKILL; return when they are reaped."""
+        """End the orphans that carry `token`: SIGTERM, after `grace` seconds SIGKILL; return when they are reaped.
+
+        Outside of `adopt_orphans` orphans are not ours, but process 1 gets them all the same: dead ones are reaped.
+        """
         if not self.is_open:
+            self.sweep()
             return
         loop = asyncio.get_running_loop()
         kill_at = loop.time() + grace
@@ -123,18 +128,23 @@ async def adopt_orphans() -> AsyncIterator[None]:
     """Be the parent of all descendants that lose theirs, and end them with the child that they come from.
 
     While the block runs, dead orphans are reaped at once, and the end of an `open_child` block also ends what escaped
-    from the child's process group. Where the kernel refuses, or inside another such block, nothing changes.
+    from the child's process group. Where the kernel refuses, or inside another such block, nothing changes. After it
+    orphans go again to where they went before: nobody would reap them here.
     """
-    if orphanage.is_open or not become_subreaper():
+    was_subreaper = is_subreaper()
+    if orphanage.is_open or not set_subreaper(True):
         yield
         return
     orphanage.is_open = True
+    undo_inherited_signals()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, orphanage.sweep)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGCHLD)
+        set_subreaper(was_subreaper)
+        orphanage.sweep()
         orphanage.is_open = False
 
 

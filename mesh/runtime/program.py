@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from mesh.errors import MeshError
 from mesh.runtime.orphans import adopt_orphans
+from mesh.runtime.signals import undo_inherited_signals
 from mesh.runtime.stop import Stop
 from mesh.telemetry import configure_logs, get_logger, open_telemetry
 
@@ -50,6 +51,7 @@ async def _run(main: Callable[[Stop], Awaitable[None]]) -> None:
             _log.info("program_stopping", signal=number.name)
             stop.set()
 
+    undo_inherited_signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     async with adopt_orphans():

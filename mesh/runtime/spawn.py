@@ -19,9 +19,11 @@ import subprocess
 from collections.abc import Mapping
 
 from mesh.errors import InvalidInput, MeshError, ResourceExhausted
+from mesh.runtime.signals import undo_inherited_signals
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE)
 
@@ -30,9 +32,18 @@ _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong,
 _prctl.restype = ctypes.c_int
 
 
-def become_subreaper() -> bool:
-    """Ask the kernel to hand processes that lose their parent below this one to this one; false when it cannot."""
-    return bool(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+def is_subreaper() -> bool:
+    """Whether processes that lose their parent below this one become children of this one."""
+    answer = ctypes.c_int(0)
+    return bool(_prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer), 0, 0, 0) == 0) and bool(answer.value)
+
+
+def set_subreaper(is_wished: bool) -> bool:
+    """Ask the kernel to hand processes that lose their parent below this one to this one, or no longer.
+
+    False when it cannot.
+    """
+    return bool(_prctl(_PR_SET_CHILD_SUBREAPER, int(is_wished), 0, 0, 0) == 0)
 
 
 def spawn(
@@ -56,6 +67,7 @@ def spawn(
             # The parent died before the call above, and no signal will come.
             os._exit(127)
 
+    undo_inherited_signals()
     try:
         return subprocess.Popen(
             command,

@@ -20,16 +20,20 @@ async def supervise(
     *,
     backoff: Backoff,
     on_start: Callable[[Child], Awaitable[None]] | None = None,
+    before_start: Callable[[], None] | None = None,
     stop: Stop,
 ) -> None:
     """Run the child and start it again whenever it exits, until `stop` is set; then it is ended.
 
-    `on_start` is awaited after each start, beside the running child; it is cancelled when the child exits first, and
-    its errors end the supervision. Raises InvalidInput when the command does not exist; cancellation ends the child.
+    `before_start` clears the way before each start. `on_start` is awaited after each, beside the running child; it is
+    cancelled when the child exits first, and its errors end the supervision. Raises InvalidInput when the command does
+    not exist; cancellation ends the child.
     """
     wished = asyncio.ensure_future(stop.wait())
     try:
         while not stop.is_set:
+            if before_start is not None:
+                before_start()
             started = time.monotonic()
             async with open_child(spec) as child:
                 await _run_once(child, on_start, wished)

@@ -12,6 +12,9 @@ import mesh
 from mesh.errors import FailedPrecondition
 from mesh.model import Address, ProxySpec, SpiffeId
 
+MOST_CONNECTIONS = 10_000
+"""Connections to one sidecar, of all listeners together; further ones are closed at once."""
+
 TEMPLATE = Path(mesh.__file__).resolve().parents[1] / "sidecar_config" / "bootstrap.yaml"
 
 _NAME = re.compile(r"\$\{([a-z_]+)\}")
@@ -25,7 +28,9 @@ class ControlPlane:
     identity: SpiffeId
 
 
-def build_bootstrap(spec: ProxySpec, control: ControlPlane, *, admin_socket: str) -> dict[str, Any]:
+def build_bootstrap(
+    spec: ProxySpec, control: ControlPlane, *, admin_socket: str, most_connections: int = MOST_CONNECTIONS
+) -> dict[str, Any]:
     """The bootstrap of one sidecar, ready to be written as JSON. Raises FailedPrecondition for a broken template."""
     values = {
         "node_id": spec.node_id,
@@ -33,6 +38,7 @@ def build_bootstrap(spec: ProxySpec, control: ControlPlane, *, admin_socket: str
         "metadata": spec.to_metadata(),
         "secrets_dir": spec.secrets_dir,
         "admin_socket": admin_socket,
+        "most_connections": most_connections,
         "control_host": control.address.host,
         "control_port": control.address.port,
         "control_identity": str(control.identity),
@@ -45,11 +51,14 @@ def build_bootstrap(spec: ProxySpec, control: ControlPlane, *, admin_socket: str
 @cache
 def _template() -> Any:
     try:
-        return yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+        content = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no mapping")
     except (OSError, ValueError, yaml.YAMLError) as err:
         raise FailedPrecondition(
-            f"{TEMPLATE} cannot be read: {err}.", reason="TEMPLATE_BROKEN", field=str(TEMPLATE), fix="Restore it."
+            f"{TEMPLATE} cannot be used: {err}.", reason="TEMPLATE_BROKEN", field=str(TEMPLATE), fix="Restore it."
         ) from err
+    return content
 
 
 def _fill(node: Any, values: dict[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """What an application can do, asked of itself: an MCP server's tools, an agent's skills."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc
 
@@ -12,6 +12,8 @@ from mesh.runtime import Backoff
 from mesh.telemetry import get_logger
 
 _TIMEOUT = 10.0
+_MOST_PAGES = 100
+"""A server whose pages never end must not hold up its own start."""
 
 _log = get_logger(__name__)
 
@@ -23,17 +25,23 @@ async def read_capabilities(kind: str, target: str) -> tuple[str, ...]:
     """
     async with open_target(target) as channel:
         try:
-            if kind == "mcp":
-                return await _read_tools(channel)
-            if kind == "agent":
-                return await _read_skills(channel)
+            async with asyncio.timeout(_TIMEOUT):
+                if kind == "mcp":
+                    return await _read_tools(channel)
+                if kind == "agent":
+                    return await _read_skills(channel)
         except grpc.aio.AioRpcError as err:
             _log.warning("capabilities_unknown", kind=kind, code=err.code().name, error=err.details())
+        except TimeoutError:
+            _log.warning("capabilities_unknown", kind=kind, error=f"no answer within {_TIMEOUT:g} s")
     return ()
 
 
-async def watch_capabilities(kind: str, target: str) -> AsyncIterator[tuple[str, ...]]:
-    """The names anew, whenever an MCP server says that they have changed, or has come back; for ever."""
+async def watch_capabilities(kind: str, target: str) -> AsyncGenerator[tuple[str, ...], None]:
+    """The names anew, whenever an MCP server says that they have changed, or has come back; for ever.
+
+    Close it when done (contextlib.aclosing): a stream to the server is open meanwhile.
+    """
     backoff = Backoff(0.5, 10.0)
     while kind == "mcp":
         async with open_target(target) as channel:
@@ -52,13 +60,16 @@ async def _read_tools(channel: grpc.aio.Channel) -> tuple[str, ...]:
     stub = mcp_bridge_service_pb2_grpc.McpBridgeServiceStub(channel)
     names: set[str] = set()
     page = ""
-    while True:
+    for _ in range(_MOST_PAGES):
         request = mcp_bridge_service_pb2.ListToolsRequest(page_token=page)
         response = await stub.ListTools(request, timeout=_TIMEOUT)
         names.update(tool.name for tool in response.tools)
         page = response.next_page_token
         if not page:
-            return tuple(sorted(names))
+            break
+    else:
+        _log.warning("capabilities_cut", pages=_MOST_PAGES)
+    return tuple(sorted(names))
 
 
 async def _read_skills(channel: grpc.aio.Channel) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import os
+import resource
 import sysconfig
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from mesh.errors import FailedPrecondition, MeshError
 from mesh.identity.files import write_file
 from mesh.model import ProxySpec
 from mesh.runtime import ChildSpec, Supervised, open_supervised
-from mesh.sidecar.admin import EnvoyAdmin, open_admin
-from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
+from mesh.sidecar.admin import EnvoyAdmin, Traffic, open_admin
+from mesh.sidecar.bootstrap import MOST_CONNECTIONS, ControlPlane, build_bootstrap
+from mesh.sidecar.run_dir import RunDirectory
 from mesh.telemetry import get_logger
 
-_DRAIN_POLL = 0.02
+_POLL = 0.02
 _LISTENERS = ("inbound", "edge")
 
 _log = get_logger(__name__)
@@ -29,14 +31,15 @@ class EnvoySettings:
 
     spec: ProxySpec
     control: ControlPlane
-    run_dir: Path
+    run_dir: RunDirectory
     concurrency: int = 1
 
 
 class Envoy:
     """A running Envoy. Made by `open_envoy`."""
 
-    def __init__(self, process: Supervised, admin: EnvoyAdmin) -> None:
+    def __init__(self, settings: EnvoySettings, process: Supervised, admin: EnvoyAdmin) -> None:
+        self._settings = settings
         self._process = process
         self._admin = admin
 
@@ -50,21 +53,43 @@ class Envoy:
 
         Raises FailedPrecondition with Envoy's last words when that does not come within `timeout` seconds.
         """
-        fix = "See that the control plane runs and can be reached."
+        fix = f"See that the control plane runs and can be reached at {self._settings.control.address}."
         await self._process.wait_ready(self._admin.is_live, timeout=timeout, fix=fix)
 
     async def drain(self, grace: float) -> bool:
         """Take no new connections and let the requests in flight end; False when some still run after `grace` s."""
+        return await self._until_quiet(grace, first=self._admin.drain)
+
+    async def wait_quiet(self, grace: float) -> bool:
+        """Let the requests in flight end and their answers leave; False when some still run after `grace` s."""
+        return await self._until_quiet(grace, first=None)
+
+    async def _until_quiet(self, grace: float, *, first: Callable[[], Awaitable[None]] | None) -> bool:
+        pid = self.pid
+        last: Traffic | None = None
+        has_complained = False
         try:
             async with asyncio.timeout(grace):
-                await self._admin.drain()
-                while await self._admin.count_active(_LISTENERS):  # noqa: ASYNC110 - Envoy tells only when asked
-                    await asyncio.sleep(_DRAIN_POLL)
+                # What an Envoy carried that has died is over.
+                while self._process.is_running and self.pid == pid:
+                    try:
+                        if first is not None:
+                            await first()
+                            first = None
+                        traffic = await self._admin.read_traffic(_LISTENERS)
+                    except MeshError as err:
+                        # Slow is not quiet: an Envoy that is busy answers later.
+                        if not has_complained:
+                            has_complained = True
+                            _log.warning("drain_hindered", node=self._settings.spec.node_id, error=str(err))
+                    else:
+                        # Twice the same: between two calls of a busy client nothing is in flight, either.
+                        if traffic.is_quiet and traffic == last:
+                            return True
+                        last = traffic
+                    await asyncio.sleep(_POLL)
         except TimeoutError:
             return False
-        except MeshError as err:
-            # An Envoy that has died meanwhile has nothing left to drain.
-            _log.warning("drain_failed", error=str(err))
         return True
 
 
@@ -88,14 +113,18 @@ def find_envoy() -> Path:
 @asynccontextmanager
 async def open_envoy(settings: EnvoySettings) -> AsyncIterator[Envoy]:
     """Run an Envoy, restarted with backoff when it crashes, until the block ends. See `Envoy.wait_live`."""
-    admin_socket = settings.run_dir / "admin.sock"
-    bootstrap = build_bootstrap(settings.spec, settings.control, admin_socket=str(admin_socket))
-    path = settings.run_dir / "bootstrap.json"
-    write_file(path, json.dumps(bootstrap).encode(), mode=0o600)
+    run_dir = settings.run_dir
+    bootstrap = build_bootstrap(
+        settings.spec,
+        settings.control,
+        admin_socket=str(run_dir.admin_socket),
+        most_connections=_most_connections(),
+    )
+    write_file(run_dir.bootstrap, json.dumps(bootstrap).encode(), mode=0o600)
     command = (
         str(find_envoy()),
         "--config-path",
-        str(path),
+        str(run_dir.bootstrap),
         "--concurrency",
         str(settings.concurrency),
         # Several Envoys run on one machine, and none takes over from another.
@@ -109,5 +138,11 @@ async def open_envoy(settings: EnvoySettings) -> AsyncIterator[Envoy]:
         "[%l][%n] %v",
     )
     spec = ChildSpec(name=f"envoy of {settings.spec.node_id}", command=command)
-    async with open_admin(admin_socket) as admin, open_supervised(spec) as process:
-        yield Envoy(process, admin)
+    async with open_admin(run_dir.admin_socket) as admin, open_supervised(spec) as process:
+        yield Envoy(settings, process, admin)
+
+
+def _most_connections() -> int:
+    """Half of the files that Envoy may open: the others are for its own connections."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, soft // 2))

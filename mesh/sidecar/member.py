@@ -1,63 +1,40 @@
-"""Takes one member into the mesh, keeps it there, and takes it out without a failed call."""
+"""Takes one member into the mesh, keeps it there, and takes it out without a failed call.
+
+The way out, each step after the one before:
+
+    deregistered          callers hear of it and go elsewhere
+    listeners closed      open connections are asked to leave; calls in flight end by themselves, if they do
+    application ended     SIGTERM: streams end themselves, calls finish; its own calls still find their way out
+    Envoy ended           when the last byte has left it
+"""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from mesh.discovery import HealthCheck, Registration, Registry, open_registration
 from mesh.errors import InvalidInput, MeshError
 from mesh.identity import Identity, IdentitySettings, open_identity
-from mesh.model import Address, Instance, ProxySpec, SpiffeId, check_service_name
+from mesh.model import Address, Instance, ProxySpec, SpiffeId
 from mesh.runtime import open_background
 from mesh.sidecar.application import Application, ApplicationSettings, open_application
 from mesh.sidecar.bootstrap import ControlPlane
 from mesh.sidecar.capabilities import read_capabilities, watch_capabilities
-from mesh.sidecar.envoy import Envoy, EnvoySettings, open_envoy
+from mesh.sidecar.envoy import Envoy, EnvoySettings, find_envoy, open_envoy
+from mesh.sidecar.listening import reserve_listeners, resolve_advertised
 from mesh.sidecar.run_dir import RunDirectory, open_run_dir
-from mesh.sidecar.tcp import reserve
+from mesh.sidecar.settings import MemberSettings
 from mesh.telemetry import get_logger
 
 CONTROL_PLANE = "control-plane"
 
-_EVERY_ADDRESS = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not bound to
+_KILL_MARGIN = 5.0
+"""Seconds from the end of an application's grace to SIGKILL."""
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class MemberSettings:
-    """One member of the mesh.
-
-    `instance` is its id; "" makes one, whose files are removed at the end. `command` runs the application, which
-    serves at MESH_LISTEN; `app_listen` ("unix:PATH") is where it serves when it does not obey that. With neither it is
-    a pure client: it can call, and is not registered. `bind` is for the inbound listener (port 0 for any free one),
-    `advertise_host` what others are told. `exposed_health` is for a registry without an identity of the mesh: health
-    is then answered without TLS as well, and nothing else is. Seconds: `start_timeout` until the application must be
-    healthy and Envoy live, `deregister_wait` for callers to hear of the end, `drain_grace` for calls in flight.
-    """
-
-    service: str
-    kind: str
-    state_dir: Path
-    control: Address
-    enrolment: Address
-    trust_domain: str
-    namespace: str = "default"
-    version: str = ""
-    instance: str = ""
-    command: tuple[str, ...] | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    app_listen: str = ""
-    bind: Address = Address("127.0.0.1", 0)  # noqa: RUF009 - frozen
-    advertise_host: str = "127.0.0.1"
-    edge: Address | None = None
-    exposed_health: bool = False
-    start_timeout: float = 30.0
-    drain_grace: float = 30.0
-    deregister_wait: float = 0.5
 
 
 class Member:
@@ -65,19 +42,24 @@ class Member:
 
     def __init__(
         self,
+        spec: ProxySpec,
         instance: Instance,
-        outbound: str,
         identity: Identity,
         envoy: Envoy,
         application: Application | None,
         registration: Registration | None,
     ) -> None:
-        self.outbound = outbound
+        self.spec = spec
         self.identity = identity
         self._instance = instance
         self._envoy = envoy
         self._application = application
         self._registration = registration
+
+    @property
+    def outbound(self) -> str:
+        """The target of its way out: any program of this user may call by it, with the authority NAME.mesh."""
+        return f"unix:{self.spec.outbound_socket}"
 
     @property
     def instance(self) -> Instance:
@@ -99,101 +81,84 @@ class Member:
 async def open_member(
     settings: MemberSettings, *, token: Callable[[], Awaitable[str]], registry: Registry
 ) -> AsyncIterator[Member]:
-    """Take a member into the mesh while the block runs; on entry it is healthy, configured and registered.
+    """Take a member into the mesh while the block runs; on entry it is healthy and configured.
 
-    `token` is asked for a join token when there is no certificate yet. Raises MeshError that names what is wrong: with
-    the settings, a port, the control plane, the command, or the registry.
+    It is registered then, too, unless the registry is away: it is as soon as that is back. `token` is asked for a join
+    token when there is no certificate yet. Raises MeshError that names what is wrong: with the settings, a port, the
+    control plane, the command, or the registry; nothing of the member is left then.
     """
-    check_service_name(settings.service)
+    settings.check()
+    # Before a join token is spent.
+    find_envoy()
+    advertised = await resolve_advertised(settings.advertise_host)
     instance_id = settings.instance or f"{settings.service}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
         run_dir = stack.enter_context(open_run_dir(settings.state_dir, instance_id, is_kept=bool(settings.instance)))
-        spec = _reserve_ports(settings, instance_id, run_dir, stack)
-        identity = await stack.enter_async_context(
-            open_identity(
-                IdentitySettings(
-                    service=settings.service,
-                    directory=run_dir.secrets,
-                    enrolment=settings.enrolment,
-                    control=settings.control,
-                    trust_domain=settings.trust_domain,
-                ),
-                token,
-            )
-        )
-        envoy, application = await _open_processes(settings, spec, run_dir, stack)
-        instance = await _describe(settings, spec)
-        registration = None
+        spec = reserve_listeners(settings, instance_id, run_dir, stack.enter_context(ExitStack()))
+        identity = await stack.enter_async_context(open_identity(_identity_settings(settings, run_dir), token))
+        envoy = await stack.enter_async_context(open_envoy(_envoy_settings(settings, spec, run_dir)))
+        application = None
         if spec.inbound is not None:
-            registration = await stack.enter_async_context(
-                _open_registration(settings, spec, instance, registry, envoy)
-            )
-        outbound = f"unix:{run_dir.outbound_socket}"
-        yield Member(instance, outbound, identity, envoy, application, registration)
+            stack.push_async_callback(envoy.wait_quiet, settings.drain_grace)
+            application = await stack.enter_async_context(open_application(_application_settings(settings, spec)))
+        await _wait_until_ready(envoy, application, settings.start_timeout)
+        instance = await _describe(settings, spec, advertised)
+        registration = None
+        if application is not None:
+            stack.push_async_callback(_leave, settings, spec, envoy)
+            registration = await stack.enter_async_context(_open_registration(settings, spec, instance, registry))
+        yield Member(spec, instance, identity, envoy, application, registration)
 
 
-def _reserve_ports(
-    settings: MemberSettings, instance_id: str, run_dir: RunDirectory, stack: AsyncExitStack
-) -> ProxySpec:
-    spec = ProxySpec(
+def _identity_settings(settings: MemberSettings, run_dir: RunDirectory) -> IdentitySettings:
+    return IdentitySettings(
         service=settings.service,
-        instance=instance_id,
-        outbound_socket=str(run_dir.outbound_socket),
-        secrets_dir=str(run_dir.secrets),
+        directory=run_dir.secrets,
+        enrolment=settings.enrolment,
+        control=settings.control,
+        trust_domain=settings.trust_domain,
     )
-    if settings.command is None and not settings.app_listen:
-        return spec
-    if settings.advertise_host in _EVERY_ADDRESS:
-        raise InvalidInput(
-            f"{settings.advertise_host!r} is no address that others can reach.",
-            field="MESH_SIDECAR_ADVERTISE",
-            fix="Set it to this machine's address as the other members see it.",
-        )
-    inbound = stack.enter_context(reserve(settings.bind, field="MESH_SIDECAR_BIND"))
-    health = None
-    if settings.exposed_health:
-        health = stack.enter_context(reserve(Address(settings.bind.host, 0), field="MESH_SIDECAR_BIND"))
-    if settings.edge is not None:
-        stack.enter_context(reserve(settings.edge, field="MESH_GATEWAY_BIND"))
-    app_socket = settings.app_listen.removeprefix("unix:") or str(run_dir.app_socket)
-    return replace(spec, inbound=inbound, app_socket=app_socket, exposed_health=health, edge=settings.edge)
 
 
-async def _open_processes(
-    settings: MemberSettings, spec: ProxySpec, run_dir: RunDirectory, stack: AsyncExitStack
-) -> tuple[Envoy, Application | None]:
-    """Start Envoy and application side by side; Envoy ends last, for the application still calls while it drains."""
+def _envoy_settings(settings: MemberSettings, spec: ProxySpec, run_dir: RunDirectory) -> EnvoySettings:
     control = ControlPlane(settings.control, SpiffeId(settings.trust_domain, settings.namespace, CONTROL_PLANE))
-    envoy_context = open_envoy(EnvoySettings(spec=spec, control=control, run_dir=run_dir.path))
-    if spec.inbound is None:
-        envoy = await stack.enter_async_context(envoy_context)
-        await envoy.wait_live(settings.start_timeout)
-        return envoy, None
-    app_context = open_application(
-        ApplicationSettings(
-            name=settings.service,
-            target=f"unix:{spec.app_socket}",
-            command=settings.command,
-            env={
-                **settings.env,
-                "MESH_SERVICE": settings.service,
-                "MESH_INSTANCE": spec.instance,
-                "MESH_LISTEN": f"unix:{spec.app_socket}",
-                "MESH_OUTBOUND": f"unix:{spec.outbound_socket}",
-                "MESH_TRUST_DOMAIN": settings.trust_domain,
-            },
-            grace=settings.drain_grace + 5.0,
-        )
+    return EnvoySettings(spec=spec, control=control, run_dir=run_dir)
+
+
+def _application_settings(settings: MemberSettings, spec: ProxySpec) -> ApplicationSettings:
+    env = {
+        # The launcher's own; of no use to the application, and a secret.
+        "MESH_JOIN_TOKEN": "",
+        **settings.env,
+        "MESH_SERVICE": settings.service,
+        "MESH_INSTANCE": spec.instance,
+        "MESH_LISTEN": f"unix:{spec.app_socket}",
+        "MESH_OUTBOUND": f"unix:{spec.outbound_socket}",
+        "MESH_TRUST_DOMAIN": settings.trust_domain,
+        "MESH_NAMESPACE": settings.namespace,
+    }
+    return ApplicationSettings(
+        name=settings.service,
+        socket=Path(spec.app_socket),
+        command=settings.command,
+        env=env,
+        grace=settings.drain_grace + _KILL_MARGIN,
     )
-    envoy = await stack.enter_async_context(envoy_context)
-    application = await stack.enter_async_context(app_context)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(envoy.wait_live(settings.start_timeout))
-        group.create_task(application.wait_serving(settings.start_timeout))
-    return envoy, application
 
 
-async def _describe(settings: MemberSettings, spec: ProxySpec) -> Instance:
+async def _wait_until_ready(envoy: Envoy, application: Application | None, timeout: float) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(envoy.wait_live(timeout))
+            if application is not None:
+                group.create_task(application.wait_serving(timeout))
+    except BaseExceptionGroup as several:
+        # When both are late, one reason is enough for a person.
+        first = several.exceptions[0]
+        raise first from first.__cause__
+
+
+async def _describe(settings: MemberSettings, spec: ProxySpec, advertised: str) -> Instance:
     inbound = spec.inbound or Address("", 0)
     capabilities: tuple[str, ...] = ()
     if spec.inbound is not None:
@@ -201,7 +166,7 @@ async def _describe(settings: MemberSettings, spec: ProxySpec) -> Instance:
     return Instance(
         service=settings.service,
         id=spec.instance,
-        address=settings.advertise_host,
+        address=advertised,
         port=inbound.port,
         kind=settings.kind,
         version=settings.version,
@@ -211,28 +176,50 @@ async def _describe(settings: MemberSettings, spec: ProxySpec) -> Instance:
 
 @asynccontextmanager
 async def _open_registration(
-    settings: MemberSettings, spec: ProxySpec, instance: Instance, registry: Registry, envoy: Envoy
+    settings: MemberSettings, spec: ProxySpec, instance: Instance, registry: Registry
 ) -> AsyncIterator[Registration]:
-    """Registered on entry; afterwards callers are given time to hear of the end, and to finish what they began."""
     port = spec.exposed_health.port if spec.exposed_health is not None else instance.port
-    check = HealthCheck(Address(settings.advertise_host, port), use_tls=spec.exposed_health is None)
-    try:
-        async with (
-            open_registration(registry, instance, check) as registration,
-            open_background(_follow_capabilities(settings, spec, registration)),
-        ):
-            yield registration
-    finally:
-        await asyncio.sleep(settings.deregister_wait)
-        if not await envoy.drain(settings.drain_grace):
-            _log.warning("drain_incomplete", instance=instance.id, grace=settings.drain_grace)
+    check = HealthCheck(Address(instance.address, port), use_tls=spec.exposed_health is None)
+    async with AsyncExitStack() as stack:
+        try:
+            registration = await stack.enter_async_context(open_registration(registry, instance, check))
+        except InvalidInput as err:
+            if err.field != "capabilities":
+                raise
+            # A name that the registry cannot write down is no reason to keep a service out of the mesh.
+            _log.warning("capabilities_not_registered", instance=instance.id, error=str(err))
+            bare = replace(instance, capabilities=())
+            registration = await stack.enter_async_context(open_registration(registry, bare, check))
+        await stack.enter_async_context(open_background(_follow_capabilities(settings, spec, registration)))
+        yield registration
+
+
+async def _leave(settings: MemberSettings, spec: ProxySpec, envoy: Envoy) -> None:
+    """After the deregistration: callers are given time to hear of it, and to finish what they began."""
+    await asyncio.sleep(settings.deregister_wait)
+    # An application that we run gets time of its own after SIGTERM; one of somebody else's hears nothing.
+    wait = settings.quiet_wait if settings.command is not None else settings.drain_grace
+    if not await envoy.drain(wait):
+        _log.info("calls_still_in_flight", instance=spec.instance, waited=wait)
 
 
 async def _follow_capabilities(settings: MemberSettings, spec: ProxySpec, registration: Registration) -> None:
-    async for names in watch_capabilities(settings.kind, f"unix:{spec.app_socket}"):
-        if names != registration.instance.capabilities:
+    async with aclosing(watch_capabilities(settings.kind, f"unix:{spec.app_socket}")) as changes:
+        async for names in changes:
+            known = registration.instance
+            if names == known.capabilities:
+                continue
             _log.info("capabilities_changed", instance=spec.instance, count=len(names))
             try:
-                await registration.update(replace(registration.instance, capabilities=names))
+                await _register(registration, replace(known, capabilities=names), known)
             except MeshError as err:
                 _log.warning("capabilities_not_registered", instance=spec.instance, error=str(err))
+
+
+async def _register(registration: Registration, wanted: Instance, known: Instance) -> None:
+    try:
+        await registration.update(wanted)
+    except InvalidInput:
+        # It would be refused for ever, also when the registry has lost the instance and needs it anew.
+        await registration.update(known)
+        raise

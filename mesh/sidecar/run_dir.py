@@ -2,17 +2,20 @@
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.errors import AlreadyExists, FailedPrecondition, InvalidInput
 from mesh.identity.files import make_private_dir
 
-# sockaddr_un.sun_path holds 108 bytes with its final zero.
-_LONGEST_SOCKET_PATH = 107
+LONGEST_SOCKET_PATH = 100
+"""Bytes. The kernel takes 107; mesh.rpc keeps some for servers that add to the name."""
+
+_INSTANCE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +40,56 @@ class RunDirectory:
     def secrets(self) -> Path:
         return self.path / "secrets"
 
+    @property
+    def bootstrap(self) -> Path:
+        return self.path / "bootstrap.json"
+
 
 @contextmanager
 def open_run_dir(state_dir: Path, instance: str, *, is_kept: bool) -> Iterator[RunDirectory]:
-    """Make and hold the folder of a member, 0700; without `is_kept` it is removed at the end.
+    """Make and hold the folder of a member, 0700. At the end its sockets are removed; without `is_kept` all of it.
 
-    Raises AlreadyExists when a living member has it, InvalidInput when its path is too long for sockets.
+    Raises AlreadyExists when a living member has it, InvalidInput when its path is too long for sockets or `instance`
+    is no name, FailedPrecondition when it cannot be written.
     """
-    directory = RunDirectory(state_dir / "run" / instance)
-    if len(os.fsencode(directory.admin_socket)) > _LONGEST_SOCKET_PATH:
+    if _INSTANCE.fullmatch(instance) is None:
         raise InvalidInput(
-            f"{directory.admin_socket} is too long for a unix socket, whose path has at most 107 bytes.",
-            field="MESH_STATE_DIR",
-            fix="Use a state directory with a shorter path.",
+            f"{instance!r} is no name of an instance.",
+            field="instance",
+            fix="Use letters, digits, dots, dashes and underscores, at most 128.",
         )
+    directory = RunDirectory(state_dir.absolute() / "run" / instance)
+    check_socket_path(directory.admin_socket, field="MESH_STATE_DIR", fix="Use a state directory with a shorter path.")
     make_private_dir(directory.path)
     with _locked(directory.path, instance):
+        # What a member that was killed has left: not every server can bind over it.
+        _remove_sockets(directory)
         try:
-            # What a member that was killed has left: Envoy and gRPC would refuse to bind.
-            for socket in (directory.app_socket, directory.outbound_socket, directory.admin_socket):
-                socket.unlink(missing_ok=True)
             yield directory
         finally:
-            if not is_kept:
+            if is_kept:
+                with suppress(FailedPrecondition):
+                    _remove_sockets(directory)
+            else:
                 shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def check_socket_path(path: Path, *, field: str, fix: str) -> None:
+    """Raise InvalidInput when the path is too long for a unix socket."""
+    if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise InvalidInput(
+            f"{path} is too long for a unix socket, whose path has at most {LONGEST_SOCKET_PATH} bytes.",
+            field=field,
+            fix=fix,
+        )
+
+
+def _remove_sockets(directory: RunDirectory) -> None:
+    for path in (directory.app_socket, directory.outbound_socket, directory.admin_socket):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as err:
+            raise _not_writable(path, err) from err
 
 
 @contextmanager
@@ -68,19 +97,28 @@ def _locked(path: Path, instance: str) -> Iterator[None]:
     try:
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as err:
-        raise FailedPrecondition(
-            f"{path} cannot be written: {err.strerror}.",
-            reason="STATE_NOT_WRITABLE",
-            field="MESH_STATE_DIR",
-            fix="Make it writable, or choose another.",
-        ) from err
+        raise _not_writable(path, err) from err
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
             raise AlreadyExists(
-                f"The instance {instance} runs already.", field="instance", fix="Stop it, or choose another name."
+                f"The instance {instance} runs already.",
+                reason="INSTANCE_RUNS",
+                field="instance",
+                fix="Stop it, or choose another name.",
             ) from err
+        except OSError as err:
+            raise _not_writable(path, err) from err
         yield
     finally:
         os.close(lock)
+
+
+def _not_writable(path: Path, err: OSError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{path} cannot be written: {err.strerror or err}.",
+        reason="STATE_NOT_WRITABLE",
+        field="MESH_STATE_DIR",
+        fix="Make it writable, or choose another.",
+    )

@@ -20,7 +20,8 @@ SHORT_NAMES = {LISTENER: "listener", ROUTE: "route", CLUSTER: "cluster", ENDPOIN
 WILDCARD_TYPES = frozenset({LISTENER, CLUSTER})
 """Types that a client may ask for without names."""
 
-APP_CLUSTER = "app"
+APP_CLUSTER = "@app"
+"""The own application's cluster; no service can have that name."""
 INBOUND = "inbound"
 OUTBOUND = "outbound"
 EXPOSED_HEALTH = "exposed-health"

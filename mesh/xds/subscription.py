@@ -13,13 +13,14 @@ from mesh.xds.snapshot import ByName
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the next response of a type holds."""
+    """What the next response of a type holds. One that `is_owed` is sent even when it holds nothing."""
 
     resources: tuple[Resource, ...] = ()
     removed: tuple[str, ...] = ()
+    is_owed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.resources or self.removed)
+        return bool(self.resources or self.removed or self.is_owed)
 
 
 @dataclass(slots=True)
@@ -29,7 +30,8 @@ class DeltaSubscription:
     `sent` maps names to the versions that the client has, or was sent. `missing` are names that it was told do not
     exist. `forced` are names that must be sent although their version is known: asked for anew, or needed by a cluster
     that is warming. `held` maps names to versions that the client has refused; they are not sent again.
-    `outstanding` is what the response that is not acknowledged yet holds.
+    `outstanding` is what the response that is not acknowledged yet holds. `is_answered` tells that a response has been
+    sent: who asks for all that there is must hear, too, that there is nothing, or Envoy never becomes live.
     """
 
     is_wildcard: bool = False
@@ -41,6 +43,7 @@ class DeltaSubscription:
     nonce: str = ""
     outstanding: dict[str, str] = field(default_factory=dict)
     is_first: bool = True
+    is_answered: bool = False
 
     @property
     def is_waiting(self) -> bool:
@@ -90,11 +93,12 @@ class DeltaSubscription:
         """What to send so that the client has `available`; empty when it has. Changes nothing."""
         wanted: Iterable[str] = available if self.is_wildcard else sorted(self.names & set(available))
         resources = tuple(available[name] for name in wanted if self._is_due(available[name]))
+        is_owed = self.is_wildcard and not self.is_answered
         if not with_removals:
-            return Plan(resources)
+            return Plan(resources, is_owed=is_owed)
         gone = {name for name in self.sent if name not in available and self.wants(name)}
         unknown = {name for name in self.names if name not in available and name not in self.missing}
-        return Plan(resources, tuple(sorted(gone | unknown)))
+        return Plan(resources, tuple(sorted(gone | unknown)), is_owed)
 
     def _is_due(self, resource: Resource) -> bool:
         if self.held.get(resource.name) == resource.version:
@@ -104,6 +108,7 @@ class DeltaSubscription:
     def note_sent(self, plan: Plan, nonce: str) -> None:
         """A response with this plan has been sent."""
         self.nonce = nonce
+        self.is_answered = True
         self.outstanding = {resource.name: resource.version for resource in plan.resources}
         for resource in plan.resources:
             self.sent[resource.name] = resource.version

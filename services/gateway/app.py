@@ -23,9 +23,7 @@ async def run(stop: Stop) -> None:
     if not listen:
         raise InvalidInput("It is not said where to listen.", field="MESH_LISTEN", fix="Start it with `meshctl up`.")
     settings = ServerSettings(service="gateway", listen=listen, described=_CONTRACTS)
-    async with (
-        HealthDesk() as desk,
-        open_server(settings, [], generic_handlers=[HelpDesk()], health_of=desk.is_healthy) as server,
-    ):
+    desk = HealthDesk()
+    async with open_server(settings, [], generic_handlers=[HelpDesk()], health_of=desk.is_healthy) as server:
         await server.set_serving(True)
         await stop.wait()

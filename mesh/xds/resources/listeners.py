@@ -111,8 +111,9 @@ def build_edge(spec: ProxySpec) -> Resource:
             "codec_type": "AUTO",
             "use_remote_address": True,
             "skip_xff_append": True,
-            # No address counts as internal, loopback included: its x-envoy-* headers are dropped.
-            "internal_address_config": {"cidr_ranges": []},
+            # No address counts as internal, loopback included: its x-envoy-* headers are dropped. Without any range
+            # Envoy takes loopback and private networks for internal, so here is one of no client (RFC 5737).
+            "internal_address_config": {"cidr_ranges": [{"address_prefix": "192.0.2.1", "prefix_len": 32}]},
             "forward_client_cert_details": "SANITIZE",
             "rds": _over_ads(names.EDGE),
         },

@@ -27,6 +27,11 @@ _RETRY: dict[str, Any] = {
     "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
 }
 
+_GREETING = f"""\
+This is the edge of an agentmesh. It speaks gRPC, with reflection.
+Name a service by the header `{SELECTOR}: NAME` or the authority NAME.mesh; `meshctl status` lists the names.
+"""
+
 
 def _to(cluster: str, *, retries: bool) -> dict[str, Any]:
     return {
@@ -53,7 +58,7 @@ def build_outbound_routes(service: str, upstreams: tuple[str, ...]) -> Resource:
     unknown = {
         "name": "unknown",
         "domains": ["*"],
-        "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": text}}}],
+        "routes": [_answer(text)],
     }
     literal = {"name": names.OUTBOUND, "virtual_hosts": [*hosts, unknown]}
     return build_resource(names.ROUTE, names.OUTBOUND, literal)
@@ -69,13 +74,8 @@ def build_edge_routes(upstreams: tuple[str, ...]) -> Resource:
         }
         for upstream in sorted(upstreams)
     ]
-    unknown = {
-        "match": {"prefix": "/", "headers": [{"name": SELECTOR, "present_match": True}]},
-        "direct_response": {
-            "status": 404,
-            "body": {"inline_string": f"there is no service of the name in header {SELECTOR}"},
-        },
-    }
+    unknown = _answer(f"there is no service of the name in header {SELECTOR}; `meshctl status` lists the names")
+    unknown["match"]["headers"] = [{"name": SELECTOR, "present_match": True}]
     hosts = [
         {
             "name": upstream,
@@ -84,14 +84,30 @@ def build_edge_routes(upstreams: tuple[str, ...]) -> Resource:
         }
         for upstream in sorted(upstreams)
     ]
-    application = {"match": {"prefix": "/"}, "route": _to(names.APP_CLUSTER, retries=False)}
-    rest = {"name": "gateway", "domains": ["*"], "routes": [*by_header, unknown, application]}
-    return build_resource(names.ROUTE, names.EDGE, {"name": names.EDGE, "virtual_hosts": [*hosts, rest]})
+    # Of what comes without a name the application answers gRPC: with reflection, health, or an error that helps.
+    application = {"match": {"prefix": "/", "grpc": {}}, "route": _to(names.APP_CLUSTER, retries=False)}
+    rest = {"name": "gateway", "domains": ["*"], "routes": [*by_header, unknown, application, _answer(_GREETING)]}
+    stranger = {
+        "name": "unknown",
+        "domains": _wildcards(("mesh", "localhost")),
+        "routes": [_answer("there is no service of the name in the authority; `meshctl status` lists the names")],
+    }
+    return build_resource(names.ROUTE, names.EDGE, {"name": names.EDGE, "virtual_hosts": [*hosts, stranger, rest]})
 
 
 def build_empty_routes(name: str) -> Resource:
     """Routes that lead nowhere: an Envoy that is told that its routes do not exist never becomes live."""
     return build_resource(names.ROUTE, name, {"name": name})
+
+
+def _answer(text: str) -> dict[str, Any]:
+    """An answer by Envoy itself: 404, which gRPC clients see as UNIMPLEMENTED with the text."""
+    return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": text}}}
+
+
+def _wildcards(suffixes: tuple[str, ...]) -> list[str]:
+    """Every other name with one of the suffixes."""
+    return [f"*.{suffix}" for suffix in suffixes]
 
 
 def _domains(service: str, suffixes: tuple[str, ...]) -> list[str]:

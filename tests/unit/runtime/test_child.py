@@ -1,9 +1,11 @@
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -218,10 +220,54 @@ asyncio.run(main())
         finally:
             parent.kill()
     asyncio.run(_gone(eventually, is_alive, pid))
+    # Its parent has gone: where this process is process 1 of a container, the dead child is now its own.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 async def _gone(eventually: Eventually, is_alive: IsAlive, pid: int) -> None:
     await eventually(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize("inherited", ["blocked", "ignored"])
+def test_signals_that_a_launcher_blocks_or_ignores_are_heard_all_the_same(inherited: str) -> None:
+    """Blocked and ignored signals outlive exec: SIGCHLD then tells of no exit, and SIGTERM stops nothing."""
+    program = """
+import os, signal, sys
+from mesh.runtime import ChildSpec, open_child, run_program
+async def main(stop):
+    async with open_child(ChildSpec(name='probe', command=(sys.executable, '-c', 'raise SystemExit(7)'))) as child:
+        assert await child.wait() == 7
+    orphan = "import subprocess; print(subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL).pid, flush=True)"
+    code = f'import subprocess, sys, time; subprocess.run([sys.executable, "-c", {orphan!r}]); time.sleep(600)'
+    async with open_child(ChildSpec(name='probe', command=(sys.executable, '-c', code), pipe_stdio=True)) as child:
+        pid = int(await child.stdout.readline())
+        print(pid, flush=True)
+        await stop.wait()
+        print(os.path.exists(f'/proc/{pid}'), flush=True)
+sys.exit(run_program(main, service='probe'))
+"""
+    launcher = f"""
+import os, signal, sys
+if {inherited!r} == 'blocked':
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, signal.SIGTERM, signal.SIGINT])
+else:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, '-c', {program!r}])
+"""
+    with subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True) as it:
+        assert it.stdout is not None
+        try:
+            orphan = int(it.stdout.readline())
+            os.kill(orphan, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while Path(f"/proc/{orphan}").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            it.terminate()
+            assert it.stdout.readline() == "False\n"
+            assert it.wait(10) == 0
+        finally:
+            it.kill()
 
 
 async def test_children_start_beside_busy_grpc_threads(python: Python) -> None:

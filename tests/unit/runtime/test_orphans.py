@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mesh.runtime import ChildSpec, adopt_orphans, open_child
 from mesh.runtime.orphans import MARK, orphanage
+from mesh.runtime.spawn import is_subreaper, set_subreaper
 
 Python = Callable[..., ChildSpec]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
@@ -108,6 +109,27 @@ async def test_nested_adoption_changes_nothing() -> None:
             assert orphanage.is_open
         assert orphanage.is_open
     assert not orphanage.is_open
+
+
+async def test_after_the_block_orphans_go_where_they_went_before() -> None:
+    was_subreaper = is_subreaper()
+    async with adopt_orphans():
+        assert is_subreaper()
+    assert is_subreaper() == was_subreaper
+
+
+async def test_process_1_reaps_what_died_in_a_group_of_its_own_children(python: Python) -> None:
+    """Orphans come to process 1, asked for or not; a subreaper that has adopted nothing is as good as it."""
+    was_subreaper = is_subreaper()
+    set_subreaper(True)
+    try:
+        async with open_child(python("import subprocess; print(subprocess.Popen(['sleep', '600']).pid)")) as child:
+            await child.wait()
+            pid = int(child.last_output[0])
+            assert pid in _children(os.getpid())
+        assert not Path(f"/proc/{pid}").exists()
+    finally:
+        set_subreaper(was_subreaper)
 
 
 def _children(parent: int) -> list[int]:

@@ -1,0 +1,45 @@
+"""A small mesh, and what proxies of it look like."""
+
+import pytest
+
+from mesh.model import Address, Declaration, Instance, ProxySpec
+from mesh.state import MeshState
+
+
+def instance(service, number, *, is_healthy=True):
+    return Instance(service, f"{service}-{number}", "10.0.0.1", 20_000 + number, is_healthy=is_healthy)
+
+
+@pytest.fixture
+def state():
+    """Two services, one of them with an unhealthy instance; a caller of both; a gateway."""
+    return MeshState(
+        "mesh.test",
+        services={
+            "echo": (instance("echo", 1), instance("echo", 2, is_healthy=False)),
+            "financial": (instance("financial", 1),),
+        },
+        declarations={
+            "caller": Declaration("caller", "agent", ("echo", "financial")),
+            "gateway": Declaration("gateway", "gateway", ("*",)),
+            "echo": Declaration("echo", "service"),
+        },
+    )
+
+
+def spec(service, **more):
+    paths = {"outbound_socket": f"/run/{service}/out.sock", "secrets_dir": f"/run/{service}/secrets"}
+    app = {"app_socket": f"/run/{service}/app.sock", "inbound": Address("10.0.0.9", 21_000)}
+    return ProxySpec(service, f"{service}-1", **paths | app | more)
+
+
+@pytest.fixture
+def specs():
+    """Each kind of proxy by name."""
+    client = ProxySpec("caller", "caller-2", outbound_socket="/run/c/out.sock", secrets_dir="/run/c/secrets")
+    return {
+        "sidecar": spec("caller"),
+        "gateway": spec("gateway", edge=Address("127.0.0.1", 8080)),
+        "exposed_health": spec("echo", exposed_health=Address("10.0.0.9", 21_001)),
+        "pure_client": client,
+    }
