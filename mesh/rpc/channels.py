@@ -148,10 +148,13 @@ class _Calls:
         return self._inner(request, timeout=self._timeout(timeout), metadata=(*given, *added), **kwargs)
 
     def _timeout(self, given: float | None) -> float | None:
-        """The seconds that are given, else the default; in a handler no more than its own call has left."""
+        """The seconds that are given, else the default; in a handler no more than its own call has left.
+
+        When nothing is left the handler has been ended, and who still calls is cleaning up.
+        """
         wished = self._deadline if given is None else given
         context = current_call.get()
         left = None if context is None else context.deadline
-        if wished is None or left is None:
-            return left if wished is None else wished
-        return min(wished, left)
+        if not left:
+            return wished
+        return left if wished is None else min(wished, left)

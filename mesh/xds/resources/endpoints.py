@@ -13,7 +13,8 @@ def build_endpoints(service: str, instances: Iterable[Instance]) -> Resource:
     healthy = sorted((it for it in instances if it.is_healthy), key=lambda it: (_zone(it), it.id))
     localities = [
         {
-            **({"locality": {"zone": zone}} if zone else {}),
+            # Always there: gRPC's own client refuses endpoints without a locality.
+            "locality": {"zone": zone} if zone else {},
             "load_balancing_weight": 1,
             "lb_endpoints": [_endpoint(instance) for instance in members],
         }
