@@ -4,10 +4,13 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import click
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mesh.config import MeshSettings
 from mesh.errors import InvalidInput
@@ -15,11 +18,13 @@ from mesh.model import check_service_name
 from mesh.runtime import Stop, adopt_orphans, open_background
 from mesh.sidecar import Member, open_member
 from mesh.telemetry import configure_logs
+from services.meshctl.connection import TIMEOUT, open_service
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
 from services.meshctl.members import MemberRequest, bridge_command, build_registry, build_settings, open_local_member
 
-_HEALTHY_TIMEOUT = 20.0
+_CALLABLE_TIMEOUT = 20.0
+_POLL = 0.02
 
 _UPSTREAM = click.option("--upstream", "upstreams", multiple=True, help="A service that it may call; may be repeated.")
 _TOKEN_FILE = click.option(
@@ -122,11 +127,8 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
             loop.add_signal_handler(number, on_signal)
         opened = open_local_member(settings, request) if token is None else _open_remote(settings, request, token)
         async with adopt_orphans(), open_background(keep_small(log)), opened as member:
-            await _wait_until_healthy(settings, member.instance.id)
-            found = member.instance
-            names = f": {', '.join(found.capabilities)}" if found.capabilities else ""
-            click.echo(f"{request.name} is in the mesh at {found.address}:{found.port}{names}")
-            await stop.wait()
+            async with open_background(_say_when_callable(settings, request.name, member, is_local=token is None)):
+                await stop.wait()
             click.echo("leaving")
 
     log = logs_dir(settings) / f"{request.name}.log"
@@ -135,17 +137,38 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
         asyncio.run(hold())
 
 
-async def _wait_until_healthy(settings: MeshSettings, instance_id: str) -> None:
-    """Return when the registry gives the instance to callers; a check that fails is told, and no end."""
-    registry = build_registry(settings)
+async def _say_when_callable(settings: MeshSettings, name: str, member: Member, *, is_local: bool) -> None:
+    """Say that the member is in the mesh once it can be called; a check that fails is told, too."""
     try:
-        async with asyncio.timeout(_HEALTHY_TIMEOUT):
-            async for snapshot in registry.watch():
-                instances = (instance for found in snapshot.services.values() for instance in found)
-                if any(instance.id == instance_id and instance.is_healthy for instance in instances):
-                    return
+        async with asyncio.timeout(_CALLABLE_TIMEOUT):
+            await _wait_until_healthy(settings, member.instance.id)
+            if is_local:
+                await _wait_until_routed(settings, name)
     except TimeoutError:
-        click.echo(f"{instance_id} is registered, but its health check has not passed yet: see `meshctl status`.")
+        click.echo(f"{name} is registered, but its health check has not passed yet: see `meshctl status`.")
+        return
+    found = member.instance
+    names = f": {', '.join(found.capabilities)}" if found.capabilities else ""
+    click.echo(f"{name} is in the mesh at {found.address}:{found.port}{names}")
+
+
+async def _wait_until_healthy(settings: MeshSettings, instance_id: str) -> None:
+    """Return when the registry gives the instance to callers."""
+    async for snapshot in build_registry(settings).watch():
+        instances = (instance for found in snapshot.services.values() for instance in found)
+        if any(instance.id == instance_id and instance.is_healthy for instance in instances):
+            return
+
+
+async def _wait_until_routed(settings: MeshSettings, name: str) -> None:
+    """Return when the edge, the last to hear of it, leads to the service."""
+    async with open_service(settings, name) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        while True:
+            with suppress(grpc.aio.AioRpcError):
+                await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+                return
+            await asyncio.sleep(_POLL)
 
 
 def _read_token(path: Path | None) -> str | None:
