@@ -107,8 +107,8 @@ class CallIo:
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """End the call with a status; always raises."""
         await self.settle()
-        trailing = (*trailing_metadata, *self._ours) if trailing_metadata else self._inner.trailing_metadata()
-        await self._inner.abort(code, details, trailing)
+        # None given means what was set before, which has ours already.
+        await self._inner.abort(code, details, (*trailing_metadata, *self._ours) if trailing_metadata else ())
         raise AssertionError("abort always raises")
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:

@@ -1,28 +1,40 @@
-"""Two hops in one process with spans recorded in memory; prints the spans as JSON."""
+"""Two hops in one process with spans and metrics recorded in memory; prints both as JSON."""
 
 import asyncio
 import json
 import sys
 
 import grpc
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from mesh.errors import NotFound
 from mesh.rpc import ServerSettings, open_server, open_target
+from mesh.telemetry import configure_logs, get_logger
+
+configure_logs("traced", level="debug")
 
 exporter = InMemorySpanExporter()
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
 
 
 async def main(directory):
     near, far = f"unix:{directory}/near.sock", f"unix:{directory}/far.sock"
 
     async def answer(request, context):
+        get_logger("far").info("answering")
         return request
+
+    async def fail(request, context):
+        raise NotFound("There is none.")
 
     async def count(request, context):
         for number in range(3):
@@ -32,6 +44,10 @@ async def main(directory):
         async with open_target(far) as channel:
             numbers = [number async for number in channel.unary_stream("/test.v1.Far/Count")(b"")]
             assert len(numbers) == 3
+            try:
+                await channel.unary_unary("/test.v1.Far/Fail")(request)
+            except grpc.aio.AioRpcError as err:
+                assert err.code() is grpc.StatusCode.NOT_FOUND
             return await channel.unary_unary("/test.v1.Far/Answer")(request)
 
     def handler(service, **methods):
@@ -41,6 +57,7 @@ async def main(directory):
         "test.v1.Far",
         Answer=grpc.unary_unary_rpc_method_handler(answer),
         Count=grpc.unary_stream_rpc_method_handler(count),
+        Fail=grpc.unary_unary_rpc_method_handler(fail),
     )
     near_handler = handler("test.v1.Near", PassOn=grpc.unary_unary_rpc_method_handler(pass_on))
     async with (
@@ -51,10 +68,25 @@ async def main(directory):
     ):
         assert await channel.unary_unary("/test.v1.Near/PassOn")(b"a") == b"a"
     spans = [
-        {"name": span.name, "kind": span.kind.name, "trace": span.context.trace_id, "parent": bool(span.parent)}
+        {
+            "name": span.name,
+            "kind": span.kind.name,
+            "trace": f"{span.context.trace_id:032x}",
+            "span": f"{span.context.span_id:016x}",
+            "parent": f"{span.parent.span_id:016x}" if span.parent else "",
+            "status": span.status.status_code.name,
+        }
         for span in exporter.get_finished_spans()
     ]
-    json.dump(spans, sys.stdout)
+    measured = [
+        {"name": metric.name, "unit": metric.unit, **point.attributes, "count": getattr(point, "count", None)}
+        for resource in reader.get_metrics_data().resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if scope.scope.name == "agentmesh"
+    ]
+    json.dump({"spans": spans, "metrics": measured}, sys.stdout)
 
 
 asyncio.run(main(sys.argv[1]))
