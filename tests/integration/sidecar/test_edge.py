@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -55,9 +56,20 @@ async def test_a_name_that_nobody_has_is_said_to_be_unknown(edge: str, open_echo
         error = await refusal(echo.say(b"0", timeout=5, metadata=(("x-mesh-service", "nobody"),)))
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "no service of the name in header x-mesh-service" in (error.details() or "")
+    for authority in ("nobody.mesh", "nobody.localhost"):
+        async with open_echo(edge, authority) as echo:
+            error = await refusal(echo.say(b"0", timeout=5))
+            assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert "no service of the name in the authority" in (error.details() or "")
 
 
-@pytest.mark.parametrize("authority", [None, "nobody.mesh", "example.org"])
+async def test_plain_http_is_told_what_is_spoken_here(edge: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{edge}/") as response:
+        assert response.status == 404
+        assert "It speaks gRPC" in await response.text()
+
+
+@pytest.mark.parametrize("authority", [None, "example.org"])
 async def test_a_call_without_a_service_is_told_how_to_name_one(
     edge: str, open_echo: Any, authority: str | None
 ) -> None:
