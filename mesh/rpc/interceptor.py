@@ -127,10 +127,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     raise _full(self._max_concurrent)
                 async with limit or _no_limit:
                     answer = await behaviour(request, io)
-                if _is_cancelled():
-                    # The handler has caught its cancellation; nobody is left to be answered.
-                    raise asyncio.CancelledError
-                code = _code(context)
+                # A handler may catch its cancellation and return; gRPC sees then that nobody is left to be answered.
+                code = _code_of_cancelled(started, facts) if _is_cancelled() else _code(context)
                 if answers_once and code is grpc.StatusCode.OK:
                     await io.open()
                 else:
@@ -142,16 +140,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await self._abort(io, self._mesh_error(_stray(err), method), facts)
                 code = _code_of_cancelled(started, facts)
                 raise
-            except grpc.aio.AbortError:
-                code = _code(context)
-                raise
             except Exception as err:  # the one place where errors become statuses
-                if _is_cancelled() and _is_of_grpc(err):
+                cause = _single(err)
+                if isinstance(cause, grpc.aio.AbortError):
+                    code = _code(context)
+                    raise cause from None
+                if _is_cancelled() and _is_of_grpc(cause):
                     # What the handler still wanted to send came too late; that is no defect.
                     code = _code_of_cancelled(started, facts)
                     raise asyncio.CancelledError from err
                 is_late = limit is not None and limit.expired()
-                error = _too_late(default_deadline) if is_late else self._mesh_error(err, method)
+                error = _too_late(default_deadline) if is_late else self._mesh_error(cause, method)
                 code = code_of(error)
                 await self._abort(io, error, facts)
             finally:
@@ -203,8 +202,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _mesh_error(self, err: Exception, method: str) -> MeshError:
         """What the caller is told; what it is not told is logged."""
-        while isinstance(err, ExceptionGroup) and len(err.exceptions) == 1:
-            err = err.exceptions[0]
         if isinstance(err, MeshError):
             return err
         if isinstance(err, grpc.aio.AioRpcError) and err.code() in _PASSED_ON:
@@ -242,6 +239,13 @@ def _is_cancelled() -> bool:
     """Whether somebody cancels this call, and not a thing that its handler waits for."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def _single(err: Exception) -> Exception:
+    """What is in a group of one; a handler's TaskGroup makes such of each error."""
+    while isinstance(err, ExceptionGroup) and len(err.exceptions) == 1:
+        err = err.exceptions[0]
+    return err
 
 
 def _is_of_grpc(err: Exception) -> bool:

@@ -89,9 +89,10 @@ async def test_death_of_control_plane_consul_and_one_instance_fails_only_what_wa
         await load.calls(200)
         assert load.failed == [], "Consul killed"
 
+        pids = [load_mesh.pid_of("MESH_INSTANCE=echo-2", "echo.py"), load_mesh.pid_of("run/echo-2/bootstrap.json")]
         killed = time.monotonic()
-        load_mesh.kill(load_mesh.pid_of("MESH_INSTANCE=echo-2", "echo.py"))
-        load_mesh.kill(load_mesh.pid_of("run/echo-2/bootstrap.json"))
+        for pid in pids:
+            load_mesh.kill(pid)
         await load.calls(200)
         await wait_for(load_mesh.is_ready)
         back = time.monotonic()

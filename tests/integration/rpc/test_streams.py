@@ -142,6 +142,28 @@ async def test_a_write_that_is_cancelled_hurts_neither_the_next_nor_the_status(s
     assert [answer for answer in answers if len(answer) < 100_000] == ([b"last"] if then == "write" else [])
 
 
+@pytest.mark.parametrize("how", ["abort", "raise"])
+async def test_the_error_of_a_task_of_the_handler_is_that_of_the_call(serve, handlers, capfd, how):
+    async def fail(context):
+        if how == "abort":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "It is not here.")
+        raise NotFound("It is not here.")
+
+    async def server_stream(request, context):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(context))
+        yield b""
+
+    handlers.server_stream = server_stream
+    configure_logs("test")
+    async with serve() as (_, calls):
+        failed = await outcome(calls.server_stream(b""))
+    assert (failed.code(), failed.details()) == (grpc.StatusCode.NOT_FOUND, "It is not here.")
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["code"] for line in lines if line["event"] == "call_served"] == ["NOT_FOUND"]
+    assert not [line for line in lines if line["event"] == "handler_failed"]
+
+
 async def test_several_tasks_of_a_handler_may_write(serve, handlers):
     async def both_stream(requests, context):
         async with asyncio.TaskGroup() as group:
