@@ -4,7 +4,8 @@
                                              ├──> DeltaStream / StateStream ──> AdsServer ──> Envoy, gRPC clients
     DiscoveryRequest ──> Subscription ───────┘
 
-descriptors < names < resources < snapshot | subscription < reconcile | stream < server. May import state and below.
+descriptors < names < resources < references < snapshot | subscription < reconcile | limits | stream < server.
+May import state and below.
 """
 
 from mesh.xds.server import AdsServer, identity_of_peer

@@ -4,7 +4,7 @@ Endpoints are built once per service and shared by all proxies that call it; clu
 are built from. A change of one service's instances rebuilds one resource.
 """
 
-from mesh.errors import PermissionDenied
+from mesh.errors import InvalidInput, PermissionDenied
 from mesh.model import Instance, ProxySpec
 from mesh.state import MeshState
 from mesh.xds.names import authority_of
@@ -27,7 +27,7 @@ class Reconciler:
         self._endpoints: dict[str, tuple[tuple[Instance, ...], Resource]] = {}
 
     def sidecar_snapshot(self, state: MeshState, spec: ProxySpec) -> Snapshot:
-        """What an Envoy gets. Raises PermissionDenied when it asks for an edge and its service is no gateway."""
+        """What an Envoy gets. Raises PermissionDenied or InvalidInput when it asks for an edge that it cannot have."""
         identity = state.spiffe_id(spec.service)
         upstreams = state.upstreams_of(spec.service)
         resources = [build_outbound(spec), build_outbound_routes(spec.service, upstreams)]
@@ -40,6 +40,7 @@ class Reconciler:
         if spec.edge is not None:
             self._check_gateway(state, spec)
             resources += [build_edge(spec), build_edge_routes(upstreams)]
+        self._forget_unknown(state)
         for name in upstreams:
             resources.append(build_upstream_cluster(name, state.spiffe_id(name), spec.secrets_dir))
             resources.append(self._endpoints_of(state, name))
@@ -48,6 +49,7 @@ class Reconciler:
     def client_snapshot(self, state: MeshState, service: str) -> Snapshot:
         """What gRPC's own xDS client gets: its declared upstreams, as xds:///NAME and xds:///NAME.mesh."""
         upstreams = state.upstreams_of(service)
+        self._forget_unknown(state)
         resources = [
             resource
             for name in upstreams
@@ -68,6 +70,12 @@ class Reconciler:
             known = self._endpoints[service] = (instances, build_endpoints(service, instances))
         return known[1]
 
+    def _forget_unknown(self, state: MeshState) -> None:
+        """Names come and go; what is remembered must not grow for ever."""
+        if len(self._endpoints) > 2 * len(state.names) + 16:
+            names = set(state.names)
+            self._endpoints = {name: known for name, known in self._endpoints.items() if name in names}
+
     def _check_gateway(self, state: MeshState, spec: ProxySpec) -> None:
         declaration = state.declarations.get(spec.service)
         if declaration is None or declaration.kind != GATEWAY:
@@ -76,4 +84,10 @@ class Reconciler:
                 reason="NOT_A_GATEWAY",
                 field="node.metadata.edge",
                 fix="Declare the service with kind gateway.",
+            )
+        if not spec.app_socket:
+            raise InvalidInput(
+                f"The edge of {spec.service} has no application behind it.",
+                field="node.metadata.app_socket",
+                fix="Start the gateway with its application.",
             )

@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any
 
 import grpc
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
 
-from mesh.errors import InvalidInput, MeshError, PermissionDenied, Unauthenticated
+from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, PermissionDenied, Unauthenticated
 from mesh.model import ProxySpec, SpiffeId
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
@@ -22,6 +22,9 @@ from mesh.xds.stream import AdsStream, DeltaStream, StateStream
 _log = get_logger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+
+_FIRST_REQUEST_SECONDS = 15.0
+"""How long a stream may say nothing before it is closed; a proxy speaks at once."""
 
 _MOST_WAITING_REQUESTS = 64
 """Requests of one stream that may wait to be read; a client that sends faster is held up by gRPC's flow control."""
@@ -72,7 +75,7 @@ class AdsServer:
         self._ready = ready
         self._reconciler = Reconciler()
         self._connections: set[_Connection] = set()
-        self._draining = False
+        self._draining = asyncio.Event()
 
     @property
     def handler(self) -> grpc.GenericRpcHandler:
@@ -105,7 +108,7 @@ class AdsServer:
                 for connection in tuple(self._connections):
                     self._offer(connection, state)
         finally:
-            self._draining = True
+            self._draining.set()
             for connection in self._connections:
                 connection.wake.set()
 
@@ -134,26 +137,31 @@ class AdsServer:
         self, requests: AsyncIterator[Any], context: Any, kind: type[DeltaStream] | type[StateStream]
     ) -> None:
         identity = self._identity_of(context)
-        try:
-            first = await anext(aiter(requests))
-        except StopAsyncIteration:
+        first = await _first_request(requests)
+        if first is None:
             return
-        connection = self._connect(first, identity, kind)
-        if self._ready is not None:
-            await self._ready.wait()
-        state = self._store.current
-        connection.stream.set_snapshot(self._snapshot_of(connection, state), state.version)
+        try:
+            connection = self._connect(first, identity, kind)
+            await self._wait_ready()
+            if self._draining.is_set():
+                return
+            state = self._store.current
+            connection.stream.set_snapshot(self._snapshot_of(connection, state), state.version)
+        except MeshError as err:
+            _log.warning("node_refused", node=first.node.id[:200], peer=str(identity), reason=err.reason)
+            raise
         self._connections.add(connection)
         _log.info("proxy_connected", node=connection.stream.node_id, protocol=connection.stream.protocol)
         reader = asyncio.ensure_future(_read(requests, connection))
         try:
             await self._write(connection, context)
-        finally:
-            reader.cancel()
-            with suppress(asyncio.CancelledError, grpc.RpcError, grpc.aio.AioRpcError):
+            if reader.done():
                 await reader
+        finally:
             self._connections.discard(connection)
             _log.info("proxy_disconnected", node=connection.stream.node_id)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
 
     def _connect(self, first: Any, identity: SpiffeId, kind: type[DeltaStream] | type[StateStream]) -> _Connection:
         node = first.node
@@ -161,18 +169,26 @@ class AdsServer:
         if node.HasField("user_agent_build_version"):
             version = node.user_agent_build_version.version
             agent = f"{agent} {version.major_number}.{version.minor_number}.{version.patch}"
-        try:
-            self._check_node(node.id, identity)
-            spec = None
-            if not agent.startswith("gRPC"):
-                metadata = MessageToDict(node.metadata, descriptor_pool=envoy_pool())
-                spec = ProxySpec.from_metadata(node.id, metadata)
-        except MeshError as err:
-            _log.warning("node_refused", node=node.id[:200], peer=str(identity), reason=err.reason)
-            raise
+        self._check_node(node.id, identity)
+        spec = None
+        if not agent.startswith("gRPC"):
+            metadata = MessageToDict(node.metadata, descriptor_pool=envoy_pool())
+            spec = ProxySpec.from_metadata(node.id, metadata)
         connection = _Connection(kind(node.id, identity, agent), spec)
         connection.stream.receive(first)
         return connection
+
+    async def _wait_ready(self) -> None:
+        """Wait until there is something to say, or the server ends."""
+        if self._ready is None or self._ready.is_set():
+            return
+        waits = {asyncio.ensure_future(event.wait()) for event in (self._ready, self._draining)}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     def _check_node(self, node_id: str, identity: SpiffeId) -> None:
         """Refuse a node that claims to belong to another service than its certificate says."""
@@ -187,7 +203,7 @@ class AdsServer:
 
     async def _write(self, connection: _Connection, context: Any) -> None:
         """Send what is due until the client or the server is done. A slow client holds up only itself."""
-        while not self._draining:
+        while not self._draining.is_set():
             connection.wake.clear()
             while connection.requests:
                 connection.stream.receive(connection.requests.popleft())
@@ -201,6 +217,17 @@ class AdsServer:
             await connection.wake.wait()
 
 
+async def _first_request(requests: AsyncIterator[Any]) -> Any | None:
+    """The first request; None when the client has nothing to say. Raises DeadlineExceeded when it keeps silent."""
+    try:
+        async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
+            return await anext(aiter(requests), None)
+    except TimeoutError as err:
+        raise DeadlineExceeded("The stream says nothing.", fix="Send a request with the node at once.") from err
+    except DecodeError as err:
+        raise _unreadable() from err
+
+
 async def _read(requests: AsyncIterator[Any], connection: _Connection) -> None:
     try:
         async for request in requests:
@@ -209,6 +236,12 @@ async def _read(requests: AsyncIterator[Any], connection: _Connection) -> None:
                 await connection.room.wait()
             connection.requests.append(request)
             connection.wake.set()
+    except DecodeError as err:
+        raise _unreadable() from err
     finally:
         connection.is_ended = True
         connection.wake.set()
+
+
+def _unreadable() -> InvalidInput:
+    return InvalidInput("The request cannot be read.", field="request", fix="Send what the method's contract says.")

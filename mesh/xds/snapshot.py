@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from mesh.errors import Internal
 from mesh.xds import names
+from mesh.xds.references import references_of
 from mesh.xds.resources import Resource
 
 ByName = Mapping[str, Resource]
@@ -25,15 +26,18 @@ class Snapshot:
         return self.resources.get(type_url, _NOTHING)
 
     def check_consistent(self) -> None:
-        """Raise Internal when a cluster that needs endpoints has none listed."""
-        missing = sorted(self.endpoint_clusters - set(self.of(names.ENDPOINT)))
-        if missing:
-            raise Internal(
-                f"There are clusters without a list of endpoints: {', '.join(missing)}.", reason="SNAPSHOT_INCONSISTENT"
-            )
-        unknown = sorted(self.endpoint_clusters - set(self.of(names.CLUSTER)))
-        if unknown:
-            raise Internal(f"Routes lead to missing clusters: {', '.join(unknown)}.", reason="SNAPSHOT_INCONSISTENT")
+        """Raise Internal when a resource leads to one that is not there, and say which to which."""
+        for by_name in self.resources.values():
+            for resource in by_name.values():
+                for url, name in sorted(references_of(resource)):
+                    if name not in self.of(url):
+                        raise Internal(
+                            f"The {names.SHORT_NAMES[resource.type_url]} {resource.name!r} leads to the "
+                            f"{names.SHORT_NAMES[url]} {name!r}, which there is not.",
+                            reason="SNAPSHOT_INCONSISTENT",
+                        )
+        if missing := sorted(self.endpoint_clusters - set(self.of(names.CLUSTER))):
+            raise Internal(f"These clusters are missing: {', '.join(missing)}.", reason="SNAPSHOT_INCONSISTENT")
 
 
 EMPTY = Snapshot(MappingProxyType({}))

@@ -12,6 +12,7 @@ from mesh.model import SpiffeId
 from mesh.telemetry import get_logger
 from mesh.xds import names
 from mesh.xds.descriptors import envoy_message
+from mesh.xds.limits import check_count, check_types
 from mesh.xds.resources import Resource
 from mesh.xds.resources.routes import build_empty_routes
 from mesh.xds.snapshot import EMPTY, Snapshot
@@ -19,6 +20,8 @@ from mesh.xds.status import ProxyStatus, TypeRecord, TypeStatus, utc_now
 from mesh.xds.subscription import DeltaSubscription, Plan, StateSubscription
 
 _log = get_logger(__name__)
+
+_LONGEST_COMPLAINT = 2_000
 
 
 class AdsStream:
@@ -88,9 +91,9 @@ class AdsStream:
         _log.error(
             "config_rejected",
             node=self.node_id,
-            type=names.SHORT_NAMES.get(type_url, type_url),
+            type=names.SHORT_NAMES.get(type_url, type_url[:200]),
             resources=",".join(held),
-            said=message,
+            said=message[:_LONGEST_COMPLAINT],
         )
 
 
@@ -102,9 +105,14 @@ class DeltaStream(AdsStream):
     def __init__(self, node_id: str, spiffe_id: SpiffeId, user_agent: str) -> None:
         super().__init__(node_id, spiffe_id, user_agent)
         self._subscriptions: dict[str, DeltaSubscription] = {}
+        # Clusters that were sent and whose endpoints were not sent since.
+        self._warming: set[str] = set()
+        # The client comes with clusters of an earlier stream: it will ask for listeners and routes, too.
+        self._is_returning = False
 
     def receive(self, request: Any) -> None:
         url = request.type_url
+        check_types({*self._subscriptions, url})
         subscription = self._subscriptions.setdefault(url, DeltaSubscription())
         record = self._record(url)
         if request.response_nonce:
@@ -120,6 +128,11 @@ class DeltaStream(AdsStream):
             request.initial_resource_versions,
             may_be_wildcard=url in names.WILDCARD_TYPES,
         )
+        check_count(url, max(len(subscription.names), len(subscription.sent)))
+        if url == names.ENDPOINT:
+            self._force_endpoints()
+        elif url == names.CLUSTER and request.initial_resource_versions:
+            self._is_returning = True
 
     def next_response(self) -> Any | None:
         # Added and changed things first, in order; the users of clusters wait until these are there.
@@ -131,7 +144,7 @@ class DeltaStream(AdsStream):
                 if plan := self._plan(url, with_removals=True):
                     return self._respond(url, plan)
         # What a client asks for and does not exist must be said at once: Envoy waits for it.
-        users_are_settled = self._is_quiet(names.LISTENER) and self._is_quiet(names.ROUTE)
+        users_are_settled = self._users_are_settled()
         for url in (names.CLUSTER, names.ENDPOINT):
             plan = self._plan(url, with_removals=True)
             if not users_are_settled and plan.removed:
@@ -159,9 +172,15 @@ class DeltaStream(AdsStream):
     def _never_sent(self, url: str, removed: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in removed if name not in self._subscriptions[url].sent)
 
-    def _is_quiet(self, url: str) -> bool:
+    def _users_are_settled(self) -> bool:
+        """True when no listener or route that the client has can still lead to what is gone."""
+        listeners, routes = self._subscriptions.get(names.LISTENER), self._subscriptions.get(names.ROUTE)
+        if self._is_returning and (listeners is None or (routes is None and not listeners.held)):
+            return False
+        return self._is_quiet(listeners, names.LISTENER) and self._is_quiet(routes, names.ROUTE)
+
+    def _is_quiet(self, subscription: DeltaSubscription | None, url: str) -> bool:
         """True when nothing of the type waits or is to be sent."""
-        subscription = self._subscriptions.get(url)
         if subscription is None:
             return True
         return not subscription.is_waiting and not self._plan(url, with_removals=True)
@@ -185,7 +204,11 @@ class DeltaStream(AdsStream):
         self._subscriptions[url].note_sent(plan, nonce)
         self._record(url).sent_version = self._version
         if url == names.CLUSTER:
-            self._force_endpoints(plan)
+            self._warming |= {resource.name for resource in plan.resources} & self._snapshot.endpoint_clusters
+            self._warming -= set(plan.removed)
+            self._force_endpoints()
+        elif url == names.ENDPOINT:
+            self._warming -= {resource.name for resource in plan.resources}
         return envoy_message("envoy.service.discovery.v3.DeltaDiscoveryResponse")(
             type_url=url,
             nonce=nonce,
@@ -194,15 +217,23 @@ class DeltaStream(AdsStream):
             removed_resources=plan.removed,
         )
 
-    def _force_endpoints(self, plan: Plan) -> None:
-        """A changed cluster warms until it gets its endpoints again, although Envoy does not ask for them."""
+    def _force_endpoints(self) -> None:
+        """A changed cluster warms until it gets its endpoints again, although Envoy does not ask for them.
+
+        After a reconnect a cluster may go out before the client has said which endpoints it has; that it has them does
+        not end the warming.
+        """
         endpoints = self._subscriptions.get(names.ENDPOINT)
         if endpoints is not None:
-            endpoints.forced |= {resource.name for resource in plan.resources} & endpoints.names
+            endpoints.forced |= self._warming & endpoints.names
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]
-        return len(subscription.sent), tuple(sorted(subscription.held))
+        wanted = self._snapshot.of(type_url)
+        held = (
+            name for name, version in subscription.held.items() if name in wanted and wanted[name].version == version
+        )
+        return len(subscription.sent), tuple(sorted(held))
 
 
 def _delta_resource(resource: Resource) -> Any:
@@ -224,6 +255,8 @@ class StateStream(AdsStream):
 
     def receive(self, request: Any) -> None:
         url = request.type_url
+        check_types({*self._subscriptions, url})
+        check_count(url, len(request.resource_names))
         subscription = self._subscriptions.setdefault(url, StateSubscription())
         record = self._record(url)
         if request.response_nonce:

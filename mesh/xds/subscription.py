@@ -30,8 +30,9 @@ class DeltaSubscription:
     `sent` maps names to the versions that the client has, or was sent. `missing` are names that it was told do not
     exist. `forced` are names that must be sent although their version is known: asked for anew, or needed by a cluster
     that is warming. `held` maps names to versions that the client has refused; they are not sent again.
-    `outstanding` is what the response that is not acknowledged yet holds. `is_answered` tells that a response has been
-    sent: who asks for all that there is must hear, too, that there is nothing, or Envoy never becomes live.
+    `outstanding` is what the response that is not acknowledged yet holds, `before` what the client had of it.
+    `is_answered` tells that a response has been sent: who asks for all that there is must hear, too, that there is
+    nothing, or Envoy never becomes live.
     """
 
     is_wildcard: bool = False
@@ -42,6 +43,7 @@ class DeltaSubscription:
     held: dict[str, str] = field(default_factory=dict)
     nonce: str = ""
     outstanding: dict[str, str] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
     is_first: bool = True
     is_answered: bool = False
 
@@ -110,6 +112,7 @@ class DeltaSubscription:
         self.nonce = nonce
         self.is_answered = True
         self.outstanding = {resource.name: resource.version for resource in plan.resources}
+        self.before = {name: self.sent[name] for name in self.outstanding if name in self.sent}
         for resource in plan.resources:
             self.sent[resource.name] = resource.version
             self.forced.discard(resource.name)
@@ -126,7 +129,7 @@ class DeltaSubscription:
         """Take an ACK; False when it is not about the newest response."""
         if not nonce or nonce != self.nonce:
             return False
-        self.nonce, self.outstanding = "", {}
+        self.nonce, self.outstanding, self.before = "", {}, {}
         return True
 
     def refuse(self, nonce: str, message: str) -> tuple[str, ...]:
@@ -137,9 +140,13 @@ class DeltaSubscription:
         if not nonce or nonce != self.nonce:
             return ()
         bad = [name for name in self.outstanding if _names(message, name)] or list(self.outstanding)
-        for name in bad:
+        for name in filter(self.wants, bad):
             self.held[name] = self.outstanding[name]
-        self.nonce, self.outstanding = "", {}
+            if name in self.before:
+                self.sent[name] = self.before[name]
+            else:
+                self.sent.pop(name, None)
+        self.nonce, self.outstanding, self.before = "", {}, {}
         return tuple(sorted(bad))
 
 

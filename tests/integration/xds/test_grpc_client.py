@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import grpc
+import pytest
 
-from mesh.identity import CertificateAuthority
+from mesh.identity import CertificateAuthority, write_svid_files
 from mesh.identity.svid import create_key
 from mesh.model import Declaration, Instance, SpiffeId
 from mesh.rpc import ServerSettings, open_server
@@ -29,7 +30,8 @@ async def who_am_i(request, context):
     return b" ".join(context.auth_context().get("peer_spiffe_id", [b"nobody"]))
 
 
-async def call_by_xds(target, bootstrap):
+async def run_client(target, bootstrap):
+    """Exit status, answer and complaints of a client in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         PROGRAM,
@@ -38,9 +40,19 @@ async def call_by_xds(target, bootstrap):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    said, errors = await process.communicate()
-    assert process.returncode == 0, errors.decode()[-2000:]
-    return said.decode().strip()
+    try:
+        said, errors = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    return process.returncode, said.decode().strip(), errors.decode()
+
+
+async def call_by_xds(target, bootstrap):
+    status, said, errors = await run_client(target, bootstrap)
+    assert status == 0, errors[-2000:]
+    return said
 
 
 async def test_a_proxyless_client_calls_by_name_and_each_side_knows_the_other(tmp_path):
@@ -74,18 +86,50 @@ async def test_a_proxyless_client_calls_by_name_and_each_side_knows_the_other(tm
             await asyncio.gather(running, return_exceptions=True)
 
 
-def bootstrap_of(port, directory):
+@pytest.fixture
+def named_credentials(authority):
+    """A control plane that is known by the name under which a client dials it: gRPC checks names, not SPIFFE ids."""
+    svid = authority.svid("control-plane", dns_names=("localhost",))
+    pair = (svid.private_key.encode(), svid.certificate_chain.encode())
+    return grpc.ssl_server_credentials([pair], svid.trust_bundle.encode(), require_client_auth=True)
+
+
+async def test_the_control_plane_knows_a_proxyless_client_by_its_certificate(
+    serve_ads, authority, short_dir, named_credentials
+):
+    svid = authority.svid("echo")
+    pair = (svid.private_key.encode(), svid.certificate_chain.encode())
+    credentials = grpc.ssl_server_credentials([pair], svid.trust_bundle.encode(), require_client_auth=True)
+    handler = grpc.method_handlers_generic_handler(
+        "test.v1.Test", {"WhoAmI": grpc.unary_unary_rpc_method_handler(who_am_i)}
+    )
+    settings = ServerSettings("echo", "127.0.0.1:0", credentials=credentials)
+    store = StateStore(MeshState("mesh.test", declarations={"caller": Declaration("caller", "service", ("echo",))}))
+    async with (
+        open_server(settings, [], generic_handlers=[handler]) as echo,
+        serve_ads(store, credentials=named_credentials) as (_, control),
+    ):
+        store.set_services({"echo": (Instance("echo", "echo-1", "127.0.0.1", echo.port),)})
+        write_svid_files(short_dir, authority.svid("caller"))
+        bootstrap = short_dir / "bootstrap.json"
+        bootstrap.write_text(json.dumps(bootstrap_of(control.port, short_dir, has_tls=True)))
+        assert await call_by_xds("xds:///echo", bootstrap) == "spiffe://mesh.test/ns/default/svc/caller"
+
+
+def bootstrap_of(port, directory, *, has_tls=False):
     files = {
         "certificate_file": str(directory / "svid.pem"),
         "private_key_file": str(directory / "key.pem"),
         "ca_certificate_file": str(directory / "bundle.pem"),
         "refresh_interval": "60s",
     }
+    host = "localhost" if has_tls else "127.0.0.1"
+    credentials = {"type": "tls", "config": files} if has_tls else {"type": "insecure"}
     return {
         "xds_servers": [
             {
-                "server_uri": f"127.0.0.1:{port}",
-                "channel_creds": [{"type": "insecure"}],
+                "server_uri": f"{host}:{port}",
+                "channel_creds": [credentials],
                 "server_features": ["xds_v3"],
             }
         ],

@@ -1,0 +1,32 @@
+"""How much one client may ask for. What it names is remembered, and must not hurt others."""
+
+from mesh.errors import InvalidInput, ResourceExhausted
+from mesh.xds import names
+
+MOST_NAMES = 20_000
+"""Resources of one type; far more than a mesh has services."""
+
+MOST_TYPES = 16
+"""Types of resources, those included that are not served here."""
+
+
+def check_types(urls: set[str]) -> None:
+    """Raise InvalidInput when there are more types than there is sense in."""
+    if len(urls) > MOST_TYPES:
+        raise InvalidInput(
+            "A proxy asks for too many types of resources.",
+            field="type_url",
+            fix=f"Ask for some of {', '.join(names.SHORT_NAMES)}.",
+        )
+
+
+def check_count(url: str, count: int) -> None:
+    """Raise ResourceExhausted when there are too many names of one type."""
+    if count > MOST_NAMES:
+        kind = names.SHORT_NAMES.get(url, url[:200])
+        raise ResourceExhausted(
+            f"A proxy asks for {count} resources of type {kind}; at most {MOST_NAMES} are served.",
+            reason="TOO_MANY_NAMES",
+            fix="Declare fewer upstreams.",
+            retryable=False,
+        )
