@@ -8,7 +8,9 @@ from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
 from mesh.discovery import ConsulRegistry
+from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
+from mesh.model import SpiffeId
 from mesh.rpc import ServerSettings, Service, open_server
 from mesh.runtime import Stop
 from mesh.state import MeshState, StateStore
@@ -28,6 +30,7 @@ _log = get_logger(__name__)
 
 async def run(settings: MeshSettings, stop: Stop) -> None:
     """Serve until `stop` is set. Raises MeshError when a port, a file or a setting is not usable."""
+    _check_namespace(settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = CertificateAuthority.open(settings.state_dir / "ca", trust_domain=settings.trust_domain)
     tokens = JoinTokens.open(settings.state_dir / "ca")
@@ -66,9 +69,6 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 authority, NAME, require_client_certificate=True, namespace=settings.namespace, lifetime=lifetime
             )
         )
-        admin_server = await stack.enter_async_context(
-            open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
-        )
         enrolment_server = await stack.enter_async_context(
             open_server(
                 ServerSettings(
@@ -93,6 +93,10 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 generic_handlers=[ads.handler],
             )
         )
+        # Last: who gets an answer here may take it that all ports are there.
+        admin_server = await stack.enter_async_context(
+            open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
+        )
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(follower.follow()), group.create_task(ads.run())]
             for server in (admin_server, enrolment_server, control_server):
@@ -107,6 +111,18 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             draining.set()
             for task in background:
                 task.cancel()
+
+
+def _check_namespace(settings: MeshSettings) -> None:
+    """Every identity holds it, and no proxy would accept one of another form."""
+    try:
+        SpiffeId.parse(str(SpiffeId("a", settings.namespace, NAME)))
+    except InvalidInput as err:
+        raise InvalidInput(
+            f"{settings.namespace!r} is not a namespace.",
+            field="MESH_NAMESPACE",
+            fix="Use lower-case letters, digits and dashes, at most 63.",
+        ) from err
 
 
 def _identity_service(

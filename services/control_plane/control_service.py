@@ -1,7 +1,7 @@
 """ControlService: what operators see and do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 import mesh
 from agentmesh.control.v1 import control_pb2, control_service_pb2, control_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.errors import InvalidInput
+from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.identity import CertificateAuthority, JoinTokens
 from mesh.model import Declaration, Instance, check_service_name
 from mesh.state import MeshState, StateStore
@@ -111,8 +111,10 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
     async def DeclareService(
         self, request: control_service_pb2.DeclareServiceRequest, context: grpc.ServicerContext
     ) -> control_service_pb2.DeclareServiceResponse:
+        # As it was given first, so that an error names the place in the request.
+        check_declarable(Declaration(request.name, request.kind, tuple(request.upstreams)))
+        _check_kind(self._store.current.services.get(request.name, ()), request)
         declaration = Declaration(request.name, request.kind, tuple(sorted(set(request.upstreams))))
-        check_declarable(declaration)
         self._declarations.declare(declaration)
         self._store.set_declarations(self._declarations.declarations)
         _log.info(
@@ -129,6 +131,18 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         token, expire_time = self._tokens.create(request.service, lifetime, fingerprint=self._authority.fingerprint)
         _log.info("join_token_created", for_service=request.service, expires=expire_time.isoformat())
         return control_service_pb2.CreateJoinTokenResponse(token=token, expire_time=_timestamp(expire_time))
+
+
+def _check_kind(instances: Iterable[Instance], request: control_service_pb2.DeclareServiceRequest) -> None:
+    """Raise FailedPrecondition when the service lives as another kind: its callers would not know it again."""
+    others = [instance for instance in instances if instance.is_healthy and instance.kind != request.kind]
+    if others:
+        raise FailedPrecondition(
+            f"{request.name} runs as kind {others[0].kind} ({others[0].id}), so it cannot be of kind {request.kind}.",
+            reason="KIND_IN_USE",
+            field="kind",
+            fix="Choose another name, or stop what runs under this one.",
+        )
 
 
 def _lifetime_of(request: control_service_pb2.CreateJoinTokenRequest) -> timedelta:

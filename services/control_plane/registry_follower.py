@@ -104,4 +104,6 @@ class RegistryFollower:
             await self._settling.wait()
             self._settling.clear()
             await asyncio.sleep(max(0.0, self._settled_at - self._clock()))
-            self.apply()
+            # One that has gone again did not get to tell what it knows; when it is back, it settles anew.
+            if self.status.is_available:
+                self.apply()

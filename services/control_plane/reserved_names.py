@@ -5,16 +5,25 @@ consul          the registry's identity, which checks health and may do nothing 
 gateway         the edge                                                                 declared with kind gateway only
 """
 
+from mesh.config import check_declaration
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.model import Declaration
 
 CONTROL_PLANE = "control-plane"
 REGISTRY = "consul"
 GATEWAY = "gateway"
+MOST_UPSTREAMS = 1000
 
 
 def check_declarable(declaration: Declaration) -> None:
-    """Raise InvalidInput when a declaration uses a reserved name for something else."""
+    """Raise InvalidInput for what is no declaration, and for one that uses a reserved name for something else."""
+    if len(declaration.upstreams) > MOST_UPSTREAMS:
+        raise InvalidInput(
+            f"{declaration.service} cannot have {len(declaration.upstreams)} upstreams.",
+            field="upstreams",
+            fix=f'Name at most {MOST_UPSTREAMS}, or "*" for all services.',
+        )
+    check_declaration(declaration)
     if declaration.service in (CONTROL_PLANE, REGISTRY):
         raise _reserved(declaration.service, "name")
     if declaration.service == GATEWAY and declaration.kind != GATEWAY:

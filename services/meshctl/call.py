@@ -5,29 +5,32 @@ import base64
 import difflib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
-from google.protobuf.duration_pb2 import Duration
 
-from agentmesh.agent.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2, mcp_bridge_service_pb2_grpc, mcp_pb2
+from mesh.agent import AgentUpdate, Part, TaskState, open_mesh_client
 from mesh.config import MeshSettings
-from mesh.errors import DeadlineExceeded, FailedPrecondition, Internal, MeshError, NotFound, Unavailable
-from services.meshctl.connection import find_service, list_services, open_service
-from services.meshctl.inspect import read_card, read_tools
+from mesh.errors import DeadlineExceeded, Internal, MeshError, NotFound
+from services.meshctl.amount import Amount
+from services.meshctl.connection import edge_of, find_service, list_services, open_service
+from services.meshctl.inspect import check_kind, read_card, read_tools
 from services.meshctl.output import output_option, parse_arguments, print_json
 
-_WATCH_ATTEMPTS = 5
+_MOST_SECONDS = 7 * 24 * 3600.0
+_T = TypeVar("_T")
 
 
 @click.command()
 @click.argument("service")
 @click.argument("name", metavar="TOOL_OR_SKILL")
 @click.argument("arguments", nargs=-1)
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds that the call may take.")
+@click.option(
+    "--timeout", type=Amount(_MOST_SECONDS), default=60.0, show_default=True, help="Seconds that the call may take."
+)
 @click.option("--quiet", is_flag=True, help="Print no progress.")
 @output_option
 @click.pass_obj
@@ -53,28 +56,28 @@ def call(
 
     async def run() -> dict[str, Any]:
         found = find_service(await list_services(settings), service)
+        check_kind(found, "agent", "mcp")
         if found.kind == "agent":
             part = await _input_part(settings, service, name, arguments)
             return await run_skill(settings, service, name, part, timeout=timeout, quiet=quiet)
         values = parse_arguments(arguments, _read_text)
         return await call_tool(settings, service, name, values, timeout=timeout, quiet=quiet)
 
-    try:
-        result = asyncio.run(run())
-    except NotFound as err:
-        raise asyncio.run(_with_near_names(settings, service, name, err)) from err
+    result = asyncio.run(_with_near_names(settings, service, name, run()))
     print_result(result, output)
     if result.get("is_error"):
         raise SystemExit(1)
 
 
-async def _input_part(settings: MeshSettings, service: str, skill_id: str, words: tuple[str, ...]) -> agent_pb2.Part:
+async def _input_part(settings: MeshSettings, service: str, skill_id: str, words: tuple[str, ...]) -> Part:
     """The words as what the skill takes: text for one that takes nothing else, JSON for any other."""
     card = await read_card(settings, service)
-    if any(skill.id == skill_id and list(skill.input_modes) == ["text/plain"] for skill in card.skills):
-        return agent_pb2.Part(media_type="text/plain", text=" ".join(words))
-    values = parse_arguments(words, _read_text)
-    return agent_pb2.Part(media_type="application/json", json=json.dumps(values).encode())
+    skill = next((skill for skill in card.skills if skill.id == skill_id), None)
+    if skill is None:
+        raise NotFound(f"{service} has no skill {skill_id!r}.", reason="UNKNOWN_SKILL", field="skill", service=service)
+    if list(skill.input_modes) == ["text/plain"]:
+        return Part.of(" ".join(words))
+    return Part.of(parse_arguments(words, _read_text))
 
 
 def _read_text(source: str) -> str:
@@ -82,6 +85,8 @@ def _read_text(source: str) -> str:
         return sys.stdin.read() if source == "-" else Path(source).read_text()
     except OSError as err:
         raise click.BadParameter(f"{source}: {err.strerror}.") from err
+    except UnicodeDecodeError as err:
+        raise click.BadParameter(f"{source} is not text in UTF-8.") from err
 
 
 async def call_tool(
@@ -91,16 +96,23 @@ async def call_tool(
     request = mcp_bridge_service_pb2.CallToolRequest(
         name=tool, arguments=json.dumps(arguments).encode(), log_level=mcp_pb2.LOG_LEVEL_WARNING
     )
-    async with open_service(settings, service) as channel:
-        bridge = mcp_bridge_service_pb2_grpc.McpBridgeServiceStub(channel)
-        async for response in bridge.CallTool(request, timeout=timeout):
-            match response.WhichOneof("event"):
-                case "progress" if not quiet:
-                    _show_progress(response.progress.message, response.progress.progress, response.progress.total)
-                case "log" if not quiet:
-                    click.echo(f"{service}: {response.log.data.decode()}", err=True)
-                case "result":
-                    return _result_to_dict(response.result)
+    try:
+        async with open_service(settings, service) as channel:
+            bridge = mcp_bridge_service_pb2_grpc.McpBridgeServiceStub(channel)
+            async for response in bridge.CallTool(request, timeout=timeout):
+                match response.WhichOneof("event"):
+                    case "progress" if not quiet:
+                        _show_progress(response.progress.message, response.progress.progress, response.progress.total)
+                    case "log" if not quiet:
+                        click.echo(f"{service}: {response.log.data.decode(errors='replace')}", err=True)
+                    case "result":
+                        return _result_to_dict(response.result)
+    except DeadlineExceeded as err:
+        raise DeadlineExceeded(
+            f"{tool} of {service} took longer than {timeout:g} s.",
+            service=service,
+            fix="Give it more time with --timeout, or ask for less.",
+        ) from err
     raise Internal(f"{service} ended the call without a result.", service=service, fix="See `meshctl logs`.")
 
 
@@ -131,62 +143,23 @@ def _content_to_dict(content: mcp_pb2.Content) -> dict[str, Any]:
 
 
 async def run_skill(
-    settings: MeshSettings, service: str, skill: str, part: agent_pb2.Part, *, timeout: float, quiet: bool = False
+    settings: MeshSettings, service: str, skill: str, part: Part, *, timeout: float, quiet: bool = False
 ) -> dict[str, Any]:
-    """Run a skill as a task and wait for its end: {"task": id, "output": [...], "is_error": bool}."""
-    limit = Duration()
-    limit.FromNanoseconds(int(timeout * 1e9))
-    request = agent_service_pb2.SubmitTaskRequest(skill_id=skill, input=[part], timeout=limit)
-    async with open_service(settings, service) as channel:
-        agent = agent_service_pb2_grpc.AgentServiceStub(channel)
-        try:
-            async with asyncio.timeout(timeout):
-                task = (await agent.SubmitTask(request, timeout=timeout)).task
-                outputs, last = await _watch(agent, task.id, quiet=quiet)
-        except TimeoutError as err:
-            raise DeadlineExceeded(
-                f"{skill} took longer than {timeout:g} s.", service=service, fix="Give it more time with --timeout."
-            ) from err
-    if last.state == agent_pb2.TASK_STATE_FAILED:
-        raise FailedPrecondition(
-            last.error.summary, reason=last.error.reason, field=last.error.field, fix=last.error.fix, service=service
-        )
-    return {
-        "task": task.id,
-        "output": [_part_to_value(part) for part in outputs],
-        "is_error": last.state != agent_pb2.TASK_STATE_COMPLETED,
-    }
+    """Run a skill as a task and wait for its end: {"task": id, "output": [...], "is_error": False}."""
+
+    def on_update(update: AgentUpdate) -> None:
+        if not quiet and update.state is TaskState.WORKING:
+            _show_progress(update.message, update.progress, 1.0)
+
+    async with open_mesh_client(outbound=str(edge_of(settings))) as client:
+        result = await client.call_agent(service, skill, part, on_update=on_update, timeout=timeout)
+    return {"task": result.task_id, "output": [_part_to_value(part) for part in result.output], "is_error": False}
 
 
-async def _watch(
-    agent: "agent_service_pb2_grpc.AgentServiceAsyncStub", task_id: str, *, quiet: bool
-) -> tuple[list[agent_pb2.Part], agent_pb2.TaskUpdate]:
-    """Follow a task to its end, across broken streams; its output and its last update."""
-    outputs: list[agent_pb2.Part] = []
-    last = agent_pb2.TaskUpdate()
-    for attempt in range(_WATCH_ATTEMPTS):
-        request = agent_service_pb2.WatchTaskRequest(task_id=task_id, after_sequence=last.sequence)
-        try:
-            async for response in agent.WatchTask(request):
-                last = response.update
-                outputs.extend(last.output)
-                if not quiet and last.state == agent_pb2.TASK_STATE_WORKING:
-                    _show_progress(last.status_message, last.progress, 1.0)
-            return outputs, last
-        except Unavailable:
-            if attempt == _WATCH_ATTEMPTS - 1:
-                raise
-    return outputs, last
-
-
-def _part_to_value(part: agent_pb2.Part) -> Any:
-    match part.WhichOneof("content"):
-        case "json":
-            return json.loads(part.json)
-        case "text":
-            return part.text
-        case _:
-            return {"media_type": part.media_type, "data": base64.b64encode(part.raw).decode()}
+def _part_to_value(part: Part) -> Any:
+    if part.kind == "raw":
+        return {"media_type": part.media_type, "data": base64.b64encode(part.content).decode()}
+    return part.value
 
 
 def print_result(result: dict[str, Any], output: str) -> None:
@@ -208,19 +181,29 @@ def _show_progress(message: str, done: float, total: float) -> None:
     click.echo(f"{share} {message}".rstrip(), err=True)
 
 
-async def _with_near_names(settings: MeshSettings, service: str, name: str, err: NotFound) -> MeshError:
-    """The same error with the names that are nearest to `name`, when it is that which the service does not know."""
+async def _with_near_names(settings: MeshSettings, service: str, name: str, work: Coroutine[object, object, _T]) -> _T:
+    """Do `work`; when the service does not know `name`, its error tells the names that are nearest."""
+    try:
+        return await work
+    except NotFound as err:
+        try:
+            known = await _names_of(settings, service)
+        except MeshError:
+            raise err from None
+        if known is None or name in known:
+            raise
+        near = near_names(name, known)
+        raise NotFound(err.summary, reason=err.reason, field=err.field, service=service, fix=near) from err
+
+
+async def _names_of(settings: MeshSettings, service: str) -> list[str] | None:
+    """The skills or the tools of a service; None when there is no such service."""
     kinds = {found.name: found.kind for found in await list_services(settings)}
     if service not in kinds:
-        return err
-    known = (
-        [skill.id for skill in (await read_card(settings, service)).skills]
-        if kinds[service] == "agent"
-        else [tool.name for tool in await read_tools(settings, service)]
-    )
-    if name in known:
-        return err
-    return NotFound(err.summary, reason=err.reason, field=err.field, service=service, fix=near_names(name, known))
+        return None
+    if kinds[service] == "agent":
+        return [skill.id for skill in (await read_card(settings, service)).skills]
+    return [tool.name for tool in await read_tools(settings, service)]
 
 
 def near_names(name: str, known: Iterable[str]) -> str:

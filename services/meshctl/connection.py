@@ -86,14 +86,20 @@ def find_service(services: Iterable[control_pb2.Service], name: str) -> control_
     """The service of that name; raises NotFound that names the nearest, and Unavailable when no instance is healthy."""
     by_name = {service.name: service for service in services}
     if name not in by_name:
-        near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.4)
-        fix = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(by_name) or 'none'}."
+        # What was declared once and does not run is of no help.
+        running = [known for known, service in by_name.items() if service.instances]
+        near = difflib.get_close_matches(name, running, n=3, cutoff=0.4)
+        fix = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(running) or 'none'}."
         raise NotFound(f"There is no service {name!r} in the mesh.", reason="UNKNOWN_SERVICE", field="service", fix=fix)
     service = by_name[name]
     if not any(instance.healthy for instance in service.instances):
-        outputs = [instance.health_output for instance in service.instances if instance.health_output]
+        outputs = [" ".join(instance.health_output.split()) for instance in service.instances if instance.health_output]
+        if service.instances:
+            summary = f"No instance of {name} is healthy{': ' + outputs[0] if outputs else ''}."
+        else:
+            summary = f"{name} is declared, but no instance of it runs."
         raise Unavailable(
-            f"No instance of {name} is healthy{': ' + outputs[0] if outputs else ''}.",
+            summary,
             reason="NO_HEALTHY_INSTANCE",
             service=name,
             fix=f"See `meshctl logs {name}`.",
@@ -101,12 +107,16 @@ def find_service(services: Iterable[control_pb2.Service], name: str) -> control_
     return service
 
 
+def edge_of(settings: MeshSettings) -> Address:
+    """Where the edge of the running mesh takes calls."""
+    running = RunningMesh.load(settings)
+    return running.gateway if running else settings.gateway_bind
+
+
 @asynccontextmanager
 async def open_service(settings: MeshSettings, name: str) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a service through the edge; errors of calls inside become MeshErrors."""
-    running = RunningMesh.load(settings)
-    gateway = running.gateway if running else settings.gateway_bind
-    async with open_target(str(gateway), authority=f"{name}.mesh") as channel:
+    async with open_target(str(edge_of(settings)), authority=f"{name}.mesh") as channel:
         try:
             yield channel
         except grpc.aio.AioRpcError as err:

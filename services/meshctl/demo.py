@@ -13,7 +13,7 @@ import click
 from mesh.config import MeshSettings
 from mesh.errors import FailedPrecondition
 from services.meshctl.logs import logs_dir
-from services.meshctl.up import is_running
+from services.meshctl.state_lock import find_holder
 
 _MESHCTL = (sys.executable, "-m", "services.meshctl.main")
 _STEP_TIMEOUT = 60.0
@@ -57,7 +57,7 @@ def demo(settings: MeshSettings) -> None:
 
 @contextmanager
 def _running_mesh(settings: MeshSettings) -> Iterator[None]:
-    if is_running(settings):
+    if find_holder(settings) is not None:
         yield
         return
     with _open_meshctl(("up",), "s  ready", title="Starting the example mesh"):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 
@@ -18,7 +19,7 @@ from agentmesh.control.v1 import control_pb2, control_service_pb2
 from mesh.config import MeshSettings
 from mesh.errors import MeshError
 from mesh.sidecar import find_envoy
-from services.meshctl.connection import TIMEOUT, RunningMesh, open_control
+from services.meshctl.connection import TIMEOUT, edge_of, open_control
 from services.meshctl.infrastructure import TOOLS_DIR
 from services.meshctl.output import output_option, print_table, show
 
@@ -68,11 +69,20 @@ def _look_at_state_dir(settings: MeshSettings) -> Finding:
         return Finding("state", True, f"{path} does not exist yet")
     if not os.access(path, os.W_OK):
         return Finding("state", False, f"{path} is not writable", f"chown or chmod {path}.")
-    loose = [p for p in path.rglob("*key*") if p.is_file() and stat.S_IMODE(p.stat().st_mode) & 0o077]
+    loose = [p for p in path.rglob("*key*") if _is_open_to_others(p)]
     if loose:
         return Finding("state", False, f"{loose[0]} can be read by others", f"chmod 600 {loose[0]}")
     free = shutil.disk_usage(path).free >> 20
     return Finding("state", free > 100, f"{path}, {free} MiB free", "" if free > 100 else "Free some disk space.")
+
+
+def _is_open_to_others(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        # A running mesh replaces its keys.
+        return False
+    return stat.S_ISREG(status.st_mode) and bool(stat.S_IMODE(status.st_mode) & 0o077)
 
 
 async def look_at_mesh(settings: MeshSettings) -> list[Finding]:
@@ -135,8 +145,7 @@ def _look_at_certificates(certificates: list[control_pb2.Certificate]) -> Findin
 
 
 async def _look_at_gateway(settings: MeshSettings) -> Finding:
-    running = RunningMesh.load(settings)
-    address = running.gateway if running else settings.gateway_bind
+    address = edge_of(settings)
     try:
         async with asyncio.timeout(2.0):
             _, writer = await asyncio.open_connection(address.host, address.port)

@@ -1,8 +1,9 @@
-"""Commands that look: status, proxies, certs, tools, agents."""
+"""Commands that look: proxies, certs, tools, agents."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -12,102 +13,18 @@ from agentmesh.agent.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_g
 from agentmesh.control.v1 import control_pb2, control_service_pb2
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2, mcp_bridge_service_pb2_grpc, mcp_pb2
 from mesh.config import MeshSettings
+from mesh.errors import FailedPrecondition, MeshError
 from services.meshctl.connection import (
     TIMEOUT,
-    RunningMesh,
     find_service,
     list_services,
     open_control,
     open_service,
 )
-from services.meshctl.output import ago, output_option, print_table, shorten, show
+from services.meshctl.failures import exit_status_of, print_errors
+from services.meshctl.output import ago, output_option, print_table, show
 
-INTERNAL_SERVICES = frozenset({"consul", "control-plane"})
-
-
-def is_ready(services: Sequence[control_pb2.Service], expected: Sequence[str]) -> bool:
-    """True when all expected services have instances and every instance of every service is healthy."""
-    instances = {service.name: list(service.instances) for service in services}
-    return all(instances.get(name) for name in expected) and all(
-        instance.healthy for found in instances.values() for instance in found
-    )
-
-
-async def read_status(settings: MeshSettings) -> dict[str, object]:
-    """The answer of `meshctl status --output json`."""
-    running = RunningMesh.load(settings)
-    expected = running.services if running else ()
-    async with open_control(settings) as control:
-        mesh = await control.GetMesh(control_service_pb2.GetMeshRequest(), timeout=TIMEOUT)
-        found = await control.ListServices(control_service_pb2.ListServicesRequest(), timeout=TIMEOUT)
-    services = [service for service in found.services if service.instances or service.name in expected]
-    return {
-        "ready": mesh.registry_available and is_ready(services, expected),
-        "version": mesh.version,
-        "trust_domain": mesh.trust_domain,
-        "registry": {
-            "kind": mesh.registry,
-            "address": mesh.registry_address,
-            "available": mesh.registry_available,
-            "error": mesh.registry_error,
-        },
-        "services": [
-            {
-                "name": service.name,
-                "kind": service.kind,
-                "instances": len(service.instances),
-                "healthy": sum(instance.healthy for instance in service.instances),
-                "addresses": [f"{instance.address}:{instance.port}" for instance in service.instances],
-                "capabilities": sorted({name for instance in service.instances for name in instance.capabilities}),
-                "upstreams": list(service.upstreams),
-            }
-            for service in services
-        ],
-        "endpoints": running.endpoints if running else {},
-    }
-
-
-@click.command()
-@output_option
-@click.pass_obj
-def status(settings: MeshSettings, output: str) -> None:
-    """Show whether the mesh is ready, its services and where it is reached."""
-    facts = asyncio.run(read_status(settings))
-
-    def render() -> None:
-        click.echo(f"{'ready' if facts['ready'] else 'NOT READY'}  (agentmesh {facts['version']})")
-        render_services(facts["services"])
-        registry = facts["registry"]
-        assert isinstance(registry, dict)
-        if not registry["available"]:
-            click.echo(f"{registry['kind']} at {registry['address']} does not answer: {registry['error']}")
-        render_endpoints(facts["endpoints"])
-
-    show(output, facts, render)
-    if not facts["ready"]:
-        raise SystemExit(1)
-
-
-def render_services(services: object) -> None:
-    """Print the services of `read_status` as a table."""
-    assert isinstance(services, list)
-    rows = [
-        (
-            service["name"],
-            service["kind"],
-            f"{service['healthy']}/{service['instances']}",
-            ", ".join(service["addresses"]) or "-",
-            shorten(service["capabilities"]) or "-",
-        )
-        for service in services
-    ]
-    print_table(("service", "kind", "healthy", "address (mTLS)", "skills and tools"), rows, empty="No services.")
-
-
-def render_endpoints(endpoints: object) -> None:
-    """Print where the mesh is reached."""
-    assert isinstance(endpoints, dict)
-    print_table(("endpoint", "where"), sorted(endpoints.items()), empty="No endpoints are written down.")
+_T = TypeVar("_T")
 
 
 @click.command()
@@ -205,8 +122,51 @@ async def read_card(settings: MeshSettings, service: str) -> agent_pb2.AgentCard
 async def _names_of_kind(settings: MeshSettings, kind: str, name: str | None) -> list[str]:
     services = await list_services(settings)
     if name is not None:
-        return [find_service(services, name).name]
+        found = find_service(services, name)
+        check_kind(found, kind)
+        return [found.name]
     return [s.name for s in services if s.kind == kind and any(instance.healthy for instance in s.instances)]
+
+
+async def read_each(
+    names: Sequence[str], read: Callable[[str], Awaitable[_T]]
+) -> tuple[dict[str, _T], list[MeshError]]:
+    """What each service answers, and the errors of those that do not: one that hangs must not hide the others."""
+    answers = await asyncio.gather(*(read(name) for name in names), return_exceptions=True)
+    found: dict[str, _T] = {}
+    errors: list[MeshError] = []
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, MeshError):
+            answer.summary = f"{name} does not answer as it should: {answer.summary}"
+            errors.append(answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found[name] = answer
+    return found, errors
+
+
+def _end_with(errors: list[MeshError]) -> None:
+    if errors:
+        print_errors(errors)
+        raise SystemExit(exit_status_of(errors))
+
+
+def check_kind(service: control_pb2.Service, *kinds: str) -> None:
+    """Raise FailedPrecondition that says what to do with a service of another kind."""
+    if service.kind in kinds:
+        return
+    fixes = {
+        "agent": f"See its skills with `meshctl agents {service.name}`.",
+        "mcp": f"See its tools with `meshctl tools {service.name}`.",
+    }
+    raise FailedPrecondition(
+        f"{service.name} is of kind {service.kind}, not {' or '.join(kinds)}.",
+        reason="WRONG_KIND",
+        field="service",
+        service=service.name,
+        fix=fixes.get(service.kind, "Call it with its own stubs, or with `buf curl` through the gateway."),
+    )
 
 
 @click.command()
@@ -216,18 +176,18 @@ async def _names_of_kind(settings: MeshSettings, kind: str, name: str | None) ->
 def tools(settings: MeshSettings, service: str | None, output: str) -> None:
     """Show the tools of all MCP servers, or of SERVICE."""
 
-    async def read() -> dict[str, list[mcp_pb2.Tool]]:
+    async def read() -> tuple[dict[str, list[mcp_pb2.Tool]], list[MeshError]]:
         names = await _names_of_kind(settings, "mcp", service)
-        found = await asyncio.gather(*(read_tools(settings, name) for name in names))
-        return dict(zip(names, found, strict=True))
+        return await read_each(names, lambda name: read_tools(settings, name))
 
-    found = asyncio.run(read())
+    found, errors = asyncio.run(read())
     rows = [(name, tool.name, _first_sentence(tool.description)) for name, listed in found.items() for tool in listed]
     value = {
         name: [MessageToDict(tool, preserving_proto_field_name=True) | _schemas(tool) for tool in listed]
         for name, listed in found.items()
     }
     show(output, value, lambda: print_table(("service", "tool", "what it does"), rows, empty="No tools."))
+    _end_with(errors)
 
 
 def _schemas(tool: mcp_pb2.Tool) -> dict[str, object]:
@@ -242,11 +202,12 @@ def _schemas(tool: mcp_pb2.Tool) -> dict[str, object]:
 def agents(settings: MeshSettings, name: str | None, output: str) -> None:
     """Show the agents of the mesh and their skills, or those of NAME."""
 
-    async def read() -> list[agent_pb2.AgentCard]:
+    async def read() -> tuple[dict[str, agent_pb2.AgentCard], list[MeshError]]:
         names = await _names_of_kind(settings, "agent", name)
-        return list(await asyncio.gather(*(read_card(settings, found) for found in names)))
+        return await read_each(names, lambda found: read_card(settings, found))
 
-    cards = asyncio.run(read())
+    found, errors = asyncio.run(read())
+    cards = list(found.values())
     rows = [
         (card.name if position == 0 else "", skill.id, _first_sentence(skill.description))
         for card in cards
@@ -258,6 +219,7 @@ def agents(settings: MeshSettings, name: str | None, output: str) -> None:
         for card in cards
     ]
     show(output, value, lambda: print_table(("agent", "skill", "what it does"), rows, empty="No agents."))
+    _end_with(errors)
 
 
 def _skill_to_dict(skill: agent_pb2.Skill) -> dict[str, object]:

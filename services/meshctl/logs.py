@@ -1,10 +1,13 @@
 """`meshctl logs`: what the parts of the mesh have said."""
 
+import heapq
 import json
+import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -33,7 +36,7 @@ def parse_line(text: str) -> dict[str, Any]:
 def _object(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -53,31 +56,92 @@ def concerns(facts: dict[str, Any], name: str | None) -> bool:
     return any(text == name or text.startswith((f"{name}-", f"{name}/", f"{name}.")) for text in about)
 
 
+class LogReader:
+    """Reads a folder's logs from where it was left: whole lines, of files that are new or begun anew, too."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files: dict[Path, _LogFile] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no logs."""
+        return not any(self._directory.glob("*.log"))
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The lines since the last call, file by file."""
+        for path in sorted(self._directory.glob("*.log")):
+            known = self._files.get(path)
+            try:
+                if known is None or known.was_replaced(path):
+                    if known is not None:
+                        yield from known.read()
+                        known.close()
+                    self._files[path] = known = _LogFile(path)
+            except OSError:
+                # It was renamed at this moment: the next call finds the new one.
+                continue
+            yield from known.read()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+
+class _LogFile:
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("rb")
+        self._rest = b""
+
+    def was_replaced(self, path: Path) -> bool:
+        return path.stat().st_ino != os.fstat(self._stream.fileno()).st_ino
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        for line in self._stream:
+            # The end of a file may be half a line, whose other half is still to come.
+            self._rest += line
+            if self._rest.endswith(b"\n"):
+                text, self._rest = self._rest.decode(errors="replace").strip(), b""
+                if text:
+                    yield parse_line(text)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 @click.command()
 @click.argument("name", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
-@click.option("-n", "--lines", default=50, show_default=True, help="How many of the last lines to show.")
-@click.option("--output", type=click.Choice(["table", "json"]), default="table", help="How to print the lines.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="How many of the last lines to show.",
+)
+@click.option("--output", type=click.Choice(["table", "json"]), default="table", help="How to print; json: one a line.")
 @click.pass_obj
 def logs(settings: MeshSettings, name: str | None, follow: bool, lines: int, output: str) -> None:
     """Show the logs of the mesh, or what concerns NAME."""
-    files = sorted(logs_dir(settings).glob("*.log"))
-    if not files:
-        raise NotFound(f"There are no logs in {logs_dir(settings)}.", fix="Start the mesh with `make up`.")
 
     def say(facts: dict[str, Any]) -> None:
         click.echo(json.dumps(facts, ensure_ascii=False) if output == "json" else render_line(facts))
 
-    streams = [path.open(errors="replace") for path in files]
-    past = (facts for stream in streams for facts in _read(stream) if concerns(facts, name))
-    for facts in sorted(past, key=lambda facts: str(facts.get("ts", "")))[-lines:]:
-        say(facts)
-    while follow:
-        time.sleep(_FOLLOW_PAUSE)
-        for facts in (facts for stream in streams for facts in _read(stream)):
-            if concerns(facts, name):
-                say(facts)
-
-
-def _read(stream: TextIO) -> Iterator[dict[str, Any]]:
-    return (parse_line(text.rstrip("\n")) for text in stream if text.strip())
+    with closing(LogReader(logs_dir(settings))) as reader:
+        if reader.is_empty:
+            raise NotFound(f"There are no logs in {logs_dir(settings)}.", fix="Start the mesh with `make up`.")
+        past = [facts for facts in reader.read() if concerns(facts, name)]
+        if not past and name is not None and not follow:
+            raise NotFound(
+                f"No line of the logs concerns {name!r}.", field="NAME", fix="`meshctl status` lists the names."
+            )
+        newest = heapq.nlargest(lines, enumerate(past), key=lambda at: (str(at[1].get("ts", "")), at[0]))
+        for _, facts in reversed(newest):
+            say(facts)
+        while follow:
+            time.sleep(_FOLLOW_PAUSE)
+            for facts in reader.read():
+                if concerns(facts, name):
+                    say(facts)

@@ -1,5 +1,6 @@
 """`meshctl`: the command line of the mesh."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from mesh.errors import MeshError
 from services.meshctl.call import call
 from services.meshctl.demo import demo
 from services.meshctl.doctor import doctor
-from services.meshctl.failures import INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
-from services.meshctl.inspect import agents, certs, proxies, status, tools
+from services.meshctl.failures import FAILED, INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
+from services.meshctl.inspect import agents, certs, proxies, tools
 from services.meshctl.logs import logs
 from services.meshctl.run import run
+from services.meshctl.status import status
 from services.meshctl.token import token
 from services.meshctl.up import down, up
 
@@ -45,8 +47,17 @@ for _command in (up, down, status, run, tools, call, agents, proxies, certs, tok
 
 def main() -> None:
     """The entry point; exits with the command's status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A server may answer with what the terminal's encoding has no word for; in JSON \uXXXX is right, too.
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `meshctl logs | head`: the reader has seen enough. Python flushes again at its end, to nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except click.UsageError as err:

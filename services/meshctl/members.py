@@ -10,9 +10,10 @@ from typing import Self
 import mesh
 from mesh.config import MeshFile, MeshSettings, ServiceEntry
 from mesh.discovery import ConsulRegistry
+from mesh.errors import MeshError
 from mesh.model import Address
-from mesh.runtime import Stop
 from mesh.sidecar import Member, MemberSettings, open_member
+from services.meshctl.failures import mesh_errors_of
 from services.meshctl.token import create_token, declare
 
 GATEWAY = "gateway"
@@ -108,36 +109,45 @@ def build_registry(settings: MeshSettings) -> ConsulRegistry:
 
 @asynccontextmanager
 async def open_members(
-    settings: MeshSettings, requests: Sequence[MemberRequest], *, say: Callable[[str], None], stop: Stop
+    settings: MeshSettings, requests: Sequence[MemberRequest], *, say: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Run members side by side; ready when all of them are, or `stop` is set. They stop side by side, too."""
+    """Run members side by side; ready when all of them are. They stop side by side, too.
+
+    When one of them fails, all others stop, and what failed is raised, in a group and with the member's name.
+    """
     held = asyncio.Event()
     started = [asyncio.Event() for _ in requests]
 
     async def hold(request: MemberRequest, is_started: asyncio.Event) -> None:
+        name = request.instance or request.name
         async with AsyncExitStack() as stack:
-            member = await stack.enter_async_context(open_local_member(settings, request))
-            say(f"{request.instance or request.name} joined at {member.instance.address}:{member.instance.port}")
+            try:
+                member = await stack.enter_async_context(open_local_member(settings, request))
+            except (MeshError, BaseExceptionGroup) as err:
+                say(f"{name} FAILED to start; stopping")
+                raise named(err, name) from err
+            say(f"{name} joined at {member.instance.address}:{member.instance.port}")
             is_started.set()
             await held.wait()
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(hold(request, event)) for request, event in zip(requests, started, strict=True)]
-        stopped = group.create_task(stop.wait())
-        everything = group.create_task(_all_of(started))
+        for request, event in zip(requests, started, strict=True):
+            group.create_task(hold(request, event))
         try:
-            await asyncio.wait((stopped, everything), return_when=asyncio.FIRST_COMPLETED)
-            if not everything.done():
-                for task, event in zip(tasks, started, strict=True):
-                    if not event.is_set():
-                        task.cancel()
+            for event in started:
+                await event.wait()
             yield
         finally:
-            stopped.cancel()
-            everything.cancel()
             held.set()
 
 
-async def _all_of(events: Sequence[asyncio.Event]) -> None:
-    for event in events:
-        await event.wait()
+def named(error: MeshError | BaseExceptionGroup[BaseException], name: str) -> BaseException:
+    """The error of a member's start with its name in front; what holds a defect stays as it is."""
+    errors = mesh_errors_of(error)
+    if not errors:
+        return error
+    first, *_ = errors
+    summary = first.summary if first.summary.startswith(name) else f"{name} did not start: {first.summary}"
+    return type(first)(
+        summary, reason=first.reason, field=first.field, fix=first.fix, service=first.service, retryable=first.retryable
+    )

@@ -1,6 +1,7 @@
 """What meshctl prints: tables for people, JSON for programs."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -31,8 +32,13 @@ def console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print one JSON document; what JSON has no number for, and a careless server sent, becomes text."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        mended = json.loads(json.dumps(value), parse_constant=str)
+        text = json.dumps(mended, indent=2, ensure_ascii=False)
+    click.echo(text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
@@ -62,6 +68,12 @@ def shorten(names: Sequence[str], *, most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def shorten_text(text: str, *, most: int = 160) -> str:
+    """A text on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def ago(moment: datetime | None, *, now: datetime | None = None) -> str:
     """How long ago a moment is, or how far ahead, in one unit: "12 s", "in 58 min"; "-" for None."""
     if moment is None:
@@ -82,8 +94,8 @@ def parse_arguments(words: Sequence[str], read_file: Callable[[str], str]) -> di
     if len(words) == 1 and (words[0].startswith(("{", "@")) or words[0] == "-"):
         text = words[0] if words[0].startswith("{") else read_file(words[0].removeprefix("@"))
         try:
-            value = json.loads(text)
-        except ValueError as err:
+            value = _parse_json(text)
+        except (ValueError, RecursionError) as err:
             raise click.BadParameter(f"The arguments are not JSON: {err}.") from err
         if not isinstance(value, dict):
             raise click.BadParameter('The arguments must be a JSON object, for example {"rate": 0.05}.')
@@ -93,8 +105,23 @@ def parse_arguments(words: Sequence[str], read_file: Callable[[str], str]) -> di
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"{word!r} is neither NAME=VALUE nor a JSON object.")
+        if name in pairs:
+            raise click.BadParameter(f"{name} is given twice.")
         try:
-            pairs[name] = json.loads(value)
-        except ValueError:
+            pairs[name] = _parse_json(value)
+        except (ValueError, RecursionError):
             pairs[name] = value
     return pairs
+
+
+def _parse_json(text: str) -> Any:
+    """A JSON document; raises ValueError for NaN and what is too large for a float, which Python would let pass."""
+
+    def refuse(word: str) -> Any:
+        raise ValueError(f"{word} is no number in JSON")
+
+    def parse_float(word: str) -> float:
+        number = float(word)
+        return number if math.isfinite(number) else refuse(word)
+
+    return json.loads(text, parse_constant=refuse, parse_float=parse_float)

@@ -13,10 +13,11 @@ _KNOWN_CALL = ("financial", "npv", {"rate": 0.1, "cash_flows": [-1000.0, 400.0, 
 async def probe_call(settings: MeshSettings, mesh_file: MeshFile) -> str:
     """Call the first thing that can be called, and say what came back; raises MeshError when nothing does."""
     service, tool, arguments = _KNOWN_CALL
-    if service in mesh_file.services and tool in {found.name for found in await read_tools(settings, service)}:
+    running = {name: entry for name, entry in mesh_file.services.items() if entry.instances}
+    if service in running and tool in {found.name for found in await read_tools(settings, service)}:
         result = await call_tool(settings, service, tool, arguments, timeout=_TIMEOUT, quiet=True)
         return f"meshctl call {service} {tool} '{json.dumps(arguments)}' -> {_brief(result['structured_content'])}"
-    for name, entry in mesh_file.services.items():
+    for name, entry in running.items():
         if entry.kind == "mcp":
             return f"{name} offers {len(await read_tools(settings, name))} tools"
         if entry.kind == "agent":

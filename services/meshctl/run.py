@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mesh.config import MeshSettings
 from mesh.errors import InvalidInput
 from mesh.model import check_service_name
-from mesh.runtime import Stop, adopt_orphans, open_background
+from mesh.runtime import adopt_orphans, open_background
 from mesh.sidecar import Member, open_member
 from mesh.telemetry import configure_logs
-from services.meshctl.connection import TIMEOUT, open_service
+from services.meshctl.connection import TIMEOUT, list_services, open_service
+from services.meshctl.foreground import run_until_signal
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
 from services.meshctl.members import MemberRequest, bridge_command, build_registry, build_settings, open_local_member
@@ -112,29 +113,31 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
     check_service_name(request.name, field="NAME")
     token = _read_token(token_file)
 
-    async def hold() -> None:
-        held = asyncio.current_task()
-        assert held is not None
-        stop = Stop()
-
-        def on_signal() -> None:
-            if stop.is_set:
-                held.cancel()
-            stop.set()
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        opened = open_local_member(settings, request) if token is None else _open_remote(settings, request, token)
-        async with adopt_orphans(), open_background(keep_small(log)), opened as member:
+    async def hold(wait: Callable[[], Awaitable[None]]) -> None:
+        async with adopt_orphans(), open_background(keep_small(log)), AsyncExitStack() as stack:
+            if token is None:
+                asked = replace(request, upstreams=request.upstreams or await _upstreams_in_use(settings, request.name))
+                member = await stack.enter_async_context(open_local_member(settings, asked))
+            else:
+                member = await stack.enter_async_context(_open_remote(settings, request, token))
             async with open_background(_say_when_callable(settings, request.name, member, is_local=token is None)):
-                await stop.wait()
+                await wait()
+
+    def on_stop() -> None:
+        # Whoever reads this may have gone.
+        with suppress(OSError):
             click.echo("leaving")
 
     log = logs_dir(settings) / f"{request.name}.log"
     with stderr_to(log):
         configure_logs("meshctl", level=os.environ.get("MESH_LOG_LEVEL") or "info")
-        asyncio.run(hold())
+        asyncio.run(run_until_signal(hold, on_stop=on_stop))
+
+
+async def _upstreams_in_use(settings: MeshSettings, name: str) -> tuple[str, ...]:
+    """What the running instances of a service may call: a further instance is no reason to take it from them."""
+    services = await list_services(settings)
+    return next((tuple(found.upstreams) for found in services if found.name == name and found.instances), ())
 
 
 async def _say_when_callable(settings: MeshSettings, name: str, member: Member, *, is_local: bool) -> None:
@@ -175,9 +178,15 @@ def _read_token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get("MESH_JOIN_TOKEN") or None
     try:
-        return path.read_text().strip()
-    except OSError as err:
-        raise InvalidInput(f"{path} cannot be read: {err.strerror}.", field="--token-file") from err
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as err:
+        why = (err.strerror if isinstance(err, OSError) else "") or "it is not text"
+        raise InvalidInput(f"{path} cannot be read: {why}.", field="--token-file") from err
+    if not token:
+        raise InvalidInput(
+            f"{path} is empty.", field="--token-file", fix="Write the output of `meshctl token create` to it."
+        )
+    return token
 
 
 @asynccontextmanager

@@ -9,8 +9,11 @@ from google.protobuf.duration_pb2 import Duration
 from agentmesh.control.v1 import control_service_pb2
 from mesh.config import MeshSettings
 from mesh.model import KINDS
+from services.meshctl.amount import Amount
 from services.meshctl.connection import TIMEOUT, open_control
 from services.meshctl.output import output_option, show
+
+_MOST_MINUTES = 24 * 60.0
 
 
 async def declare(settings: MeshSettings, name: str, kind: str, upstreams: tuple[str, ...]) -> None:
@@ -37,7 +40,9 @@ def token() -> None:
 
 @token.command()
 @click.argument("service")
-@click.option("--minutes", default=10.0, show_default=True, help="How long the token lives.")
+@click.option(
+    "--minutes", type=Amount(_MOST_MINUTES), default=10.0, show_default=True, help="How long the token lives."
+)
 @click.option("--kind", type=click.Choice(KINDS), help="Declare the service, too: its kind ...")
 @click.option("--upstream", "upstreams", multiple=True, help="... and a service that it may call; may be repeated.")
 @output_option

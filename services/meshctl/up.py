@@ -1,35 +1,39 @@
 """`meshctl up` and `meshctl down`: the example mesh, or one of your own, on this machine."""
 
 import asyncio
-import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import click
 
 import mesh
-from agentmesh.control.v1 import control_service_pb2
+from agentmesh.control.v1 import control_pb2, control_service_pb2
 from mesh.config import MeshFile, MeshSettings, load_mesh_file
-from mesh.errors import AlreadyExists, FailedPrecondition
-from mesh.runtime import Stop, adopt_orphans, open_background
+from mesh.errors import FailedPrecondition, InvalidInput, MeshError, PermissionDenied, Unavailable
+from mesh.model import Address
+from mesh.runtime import adopt_orphans, open_background
 from mesh.telemetry import configure_logs
-from services.meshctl.connection import RunningMesh, open_control, running_file
+from services.meshctl.connection import TIMEOUT, RunningMesh, open_control, running_file
+from services.meshctl.foreground import run_until_signal
 from services.meshctl.infrastructure import open_consul, open_control_plane
-from services.meshctl.inspect import is_ready, read_status, render_endpoints, render_services
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
 from services.meshctl.members import GATEWAY, MemberRequest, open_members
 from services.meshctl.probe import probe_call
+from services.meshctl.state_lock import find_holder, hold_state_dir
+from services.meshctl.status import find_ill, read_status, render_endpoints, render_services
 
 EXAMPLE = Path(mesh.__file__).resolve().parents[1] / "sidecar_config" / "mesh.yaml"
 
 _READY_TIMEOUT = 60.0
 _DOWN_TIMEOUT = 60.0
+_PAUSE = 0.2
+_REGISTRY_TIMEOUT = 10.0
 
 
 @click.command()
@@ -43,62 +47,73 @@ _DOWN_TIMEOUT = 60.0
 @click.pass_obj
 def up(settings: MeshSettings, path: Path) -> None:
     """Start a mesh in the foreground; Ctrl-C stops all of it."""
+    check_ports(settings)
     mesh_file = load_mesh_file(path, known=(GATEWAY,))
     started = time.monotonic()
 
     def say(text: str) -> None:
-        click.echo(f"{time.monotonic() - started:5.1f} s  {text}")
+        # Its reader may go: Ctrl-C in `meshctl up | tee FILE` ends tee, too. That is no reason not to stop in order.
+        with suppress(OSError):
+            click.echo(f"{time.monotonic() - started:5.1f} s  {text}")
 
-    async def run() -> None:
+    async def run(wait: Callable[[], Awaitable[None]]) -> None:
         async with adopt_orphans():
-            await _run(settings, mesh_file, say, _stop_on_signals(say))
+            await _run(settings, mesh_file, say, wait)
 
     log = logs_dir(settings) / "mesh.log"
-    with _only_one(settings), stderr_to(log):
+    with hold_state_dir(settings), stderr_to(log):
         configure_logs("meshctl", level=os.environ.get("MESH_LOG_LEVEL") or "info")
-        asyncio.run(run())
+        asyncio.run(run_until_signal(run, on_stop=lambda: say("stopping")))
     say("stopped")
 
 
-def _stop_on_signals(say: Callable[[str], None]) -> Stop:
-    """A Stop that the first SIGTERM or SIGINT sets; a second one ends a start that hangs."""
-    stop = Stop()
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
+def check_ports(settings: MeshSettings) -> None:
+    """Raise InvalidInput for ports that are 0 or meant for two things; others must be told where to go."""
+    ports = {
+        "MESH_CONTROL_BIND": settings.control_bind,
+        "MESH_ENROLMENT_BIND": settings.enrolment_bind,
+        "MESH_GATEWAY_BIND": settings.gateway_bind,
+    }
+    if not settings.consul_is_given:
+        ports["MESH_CONSUL_BIND"] = settings.consul
+    seen: dict[Address, str] = {}
+    for name, address in ports.items():
+        if not address.port:
+            raise InvalidInput(f"{address} has no port.", field=name, fix="Name one from 1 to 65535.")
+        if address in seen:
+            raise InvalidInput(f"{address} is that of {seen[address]}, too.", field=name, fix="Choose another port.")
+        seen[address] = name
 
-    def on_signal() -> None:
-        if stop.is_set:
-            task.cancel()
-            return
-        say("stopping")
-        stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return stop
-
-
-async def _run(settings: MeshSettings, mesh_file: MeshFile, say: Callable[[str], None], stop: Stop) -> None:
-    """Start everything, say so, and wait for `stop`."""
+async def _run(
+    settings: MeshSettings, mesh_file: MeshFile, say: Callable[[str], None], wait: Callable[[], Awaitable[None]]
+) -> None:
+    """Start everything, say so, and hold it until `wait` returns."""
     async with (
         open_background(keep_small(logs_dir(settings) / "mesh.log")),
-        _open_mesh(settings, mesh_file, say, stop) as running,
+        _open_mesh(settings, mesh_file, say) as running,
     ):
-        if stop.is_set:
-            return
-        answer = await probe_call(settings, mesh_file)
+        answer = await _try_call(settings, mesh_file)
         status = await read_status(settings)
-        render_services(status["services"])
-        render_endpoints(running.endpoints)
-        click.echo(f"a call through the mesh: {answer}")
+        with suppress(OSError):
+            render_services(status["services"])
+            render_endpoints(running.endpoints)
+            click.echo(f"a call through the mesh: {answer}")
         say("ready. Ctrl-C stops the mesh." if sys.stdout.isatty() else "ready")
-        await stop.wait()
+        await wait()
+
+
+async def _try_call(settings: MeshSettings, mesh_file: MeshFile) -> str:
+    """What came back from a call; one server that fails to answer is no reason to stop all others."""
+    try:
+        return await probe_call(settings, mesh_file)
+    except MeshError as err:
+        return f"FAILED: {err}"
 
 
 @asynccontextmanager
 async def _open_mesh(
-    settings: MeshSettings, mesh_file: MeshFile, say: Callable[[str], None], stop: Stop
+    settings: MeshSettings, mesh_file: MeshFile, say: Callable[[str], None]
 ) -> AsyncIterator[RunningMesh]:
     endpoints = {
         "gateway": f"http://{settings.gateway_bind}",
@@ -113,96 +128,86 @@ async def _open_mesh(
         await stack.enter_async_context(open_control_plane(settings))
         say("control plane started")
         if settings.consul_is_given:
+            await _check_registry(settings)
             say(f"using the Consul at {settings.consul}")
         else:
             await stack.enter_async_context(open_consul(settings, say=say))
             say("Consul started")
         running.save(running_file(settings))
         stack.callback(running_file(settings).unlink, missing_ok=True)
-        await stack.enter_async_context(open_members(settings, requests, say=say, stop=stop))
-        if not stop.is_set:
-            await _wait_until_ready(settings, running, stop)
+        await stack.enter_async_context(open_members(settings, requests, say=say))
+        await _wait_until_ready(settings, running)
         yield running
 
 
-async def _wait_until_ready(settings: MeshSettings, running: RunningMesh, stop: Stop) -> None:
-    """Wait until all services are healthy; raises FailedPrecondition that names those that are not."""
-    ill = list(running.services)
+async def _check_registry(settings: MeshSettings) -> None:
+    """Raise Unavailable when the Consul that was given does not answer the control plane in time."""
+    error = ""
     try:
-        async with asyncio.timeout(_READY_TIMEOUT), open_control(settings) as control:
-            async for response in control.WatchServices(control_service_pb2.WatchServicesRequest()):
-                by_name = {service.name: service for service in response.services}
-                ill = [
-                    name for name in running.services if name not in by_name or not is_ready([by_name[name]], [name])
-                ]
-                if not ill or stop.is_set:
+        async with asyncio.timeout(_REGISTRY_TIMEOUT):
+            while True:
+                async with open_control(settings) as control:
+                    facts = await control.GetMesh(control_service_pb2.GetMeshRequest(), timeout=TIMEOUT)
+                if facts.registry_available:
                     return
+                error = facts.registry_error
+                await asyncio.sleep(_PAUSE)
     except TimeoutError as err:
-        raise FailedPrecondition(
-            f"Not healthy after {_READY_TIMEOUT:g} s: {', '.join(ill)}.", fix=f"See `meshctl logs {ill[0]}`."
+        raise Unavailable(
+            f"The Consul at {settings.consul} cannot be used: {error.rstrip('.')}.",
+            field="CONSUL_HTTP_ADDR",
+            fix="Start it or correct its address, or unset CONSUL_HTTP_ADDR: then `meshctl up` runs one.",
         ) from err
 
 
-class _only_one:
-    """Holds the lock of a state directory; raises AlreadyExists when another `up` holds it."""
+async def _wait_until_ready(settings: MeshSettings, running: RunningMesh) -> None:
+    """Wait until all services are healthy; raises FailedPrecondition that names those that are not, and why."""
+    ill = dict.fromkeys(running.services, "not registered")
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT):
+            while ill:
+                # A control plane that dies meanwhile is started again.
+                with suppress(Unavailable):
+                    async for services in _watch_services(settings):
+                        ill = find_ill(services, running.services)
+                        if not ill:
+                            return
+                await asyncio.sleep(_PAUSE)
+    except TimeoutError as err:
+        named = "; ".join(f"{name} ({why})" for name, why in ill.items())
+        raise FailedPrecondition(
+            f"Not healthy after {_READY_TIMEOUT:g} s: {named}.", fix=f"See `meshctl logs {next(iter(ill))}`."
+        ) from err
 
-    def __init__(self, settings: MeshSettings) -> None:
-        self._settings = settings
-        self._file: int | None = None
 
-    def __enter__(self) -> None:
-        directory = self._settings.state_dir
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as err:
-            raise FailedPrecondition(
-                f"{directory} cannot be used: {err.strerror}.",
-                field="state-dir",
-                fix="Make it writable, or name another with --state-dir or MESH_STATE_DIR.",
-            ) from err
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            os.close(self._file)
-            running = RunningMesh.load(self._settings)
-            raise AlreadyExists(
-                f"A mesh runs in {directory} already{f' (process {running.pid})' if running else ''}.",
-                fix="Stop it with `meshctl down`, or use another --state-dir.",
-            ) from err
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            os.close(self._file)
+async def _watch_services(settings: MeshSettings) -> AsyncIterator[list[control_pb2.Service]]:
+    async with open_control(settings) as control:
+        async for response in control.WatchServices(control_service_pb2.WatchServicesRequest()):
+            yield list(response.services)
 
 
 @click.command()
 @click.pass_obj
 def down(settings: MeshSettings) -> None:
-    """Stop the mesh that `up` runs, and wait until all of it has ended."""
-    running = RunningMesh.load(settings)
-    if running is None or not is_running(settings):
+    """Stop the mesh that `up` runs or is starting, and wait until all of it has ended."""
+    holder = find_holder(settings)
+    if holder is None:
         click.echo(f"No mesh runs in {settings.state_dir}.")
         return
-    os.kill(running.pid, signal.SIGTERM)
+    try:
+        os.kill(holder, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # It has ended at this moment.
+    except PermissionError as err:
+        raise PermissionDenied(
+            f"Process {holder} is that of another user.", fix="Stop it as that user, or with sudo."
+        ) from err
     end = time.monotonic() + _DOWN_TIMEOUT
-    while _is_alive(running.pid):
+    # Not by the process id: that may be another's by then, or a zombie's for ever.
+    while find_holder(settings) == holder:
         if time.monotonic() > end:
             raise FailedPrecondition(
-                f"Process {running.pid} has not ended after {_DOWN_TIMEOUT:g} s.", fix=f"See {logs_dir(settings)}."
+                f"Process {holder} has not ended after {_DOWN_TIMEOUT:g} s.", fix=f"See {logs_dir(settings)}."
             )
         time.sleep(0.1)
     click.echo("stopped")
-
-
-def is_running(settings: MeshSettings) -> bool:
-    """Whether `up` runs a mesh in the state directory."""
-    running = RunningMesh.load(settings)
-    return running is not None and _is_alive(running.pid)
-
-
-def _is_alive(pid: int) -> bool:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, 0)
-        return True
-    return False

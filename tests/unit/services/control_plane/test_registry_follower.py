@@ -98,3 +98,44 @@ def test_settle_takes_new_addresses_of_healthy_instances() -> None:
     before = {"a": (instance("a-1"),)}
     moved = Instance(service="a", id="a-1", address="127.0.0.1", port=2)
     assert settle(before, {"a": (moved,)})["a"] == (moved,)
+
+
+async def test_a_registry_that_goes_again_while_it_settles_changes_nothing(monkeypatch) -> None:
+    monkeypatch.setattr("services.control_plane.registry_follower.SETTLE_SECONDS", 0.01)
+    gone = asyncio.Event()
+
+    class Registry:
+        async def watch(self):
+            for snapshot in (answer(instance("a-1")), silence(), answer(), silence()):
+                yield snapshot
+            gone.set()
+            await asyncio.Event().wait()
+
+    slept = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await gone.wait()
+        slept.set()
+
+    store = StateStore(MeshState("t"))
+    monkeypatch.setattr("services.control_plane.registry_follower.asyncio.sleep", sleep)
+    task = asyncio.ensure_future(RegistryFollower(Registry(), store).follow())
+    async with asyncio.timeout(5):
+        await slept.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [i.id for i in store.current.services["a"]] == ["a-1"]
+
+
+async def test_what_comes_back_a_second_time_settles_anew() -> None:
+    it, store, clock = follower()
+    it.take(answer(instance("a-1")))
+    it.take(silence())
+    it.take(answer())
+    it.take(silence())
+    clock.now += SETTLE_SECONDS
+    it.take(answer())
+    assert [i.id for i in store.current.services["a"]] == ["a-1"]
+    clock.now += SETTLE_SECONDS
+    it.apply()
+    assert store.current.services["a"] == ()
