@@ -5,6 +5,7 @@ make before break: clusters and endpoints are added before the listeners and rou
 """
 
 import itertools
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -83,6 +84,13 @@ class AdsStream:
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         raise NotImplementedError
 
+    def _held_back(self, type_url: str, held: Mapping[str, str]) -> tuple[str, ...]:
+        """The names whose newest version the client has refused."""
+        wanted = self._snapshot.of(type_url)
+        return tuple(
+            sorted(name for name, version in held.items() if name in wanted and wanted[name].version == version)
+        )
+
     def _record(self, type_url: str) -> TypeRecord:
         return self._records.setdefault(type_url, TypeRecord())
 
@@ -118,7 +126,7 @@ class DeltaStream(AdsStream):
         if request.response_nonce:
             if request.HasField("error_detail"):
                 held = subscription.refuse(request.response_nonce, request.error_detail.message)
-                if held:
+                if held is not None:
                     self._note_nack(url, held, request.error_detail.message)
             elif subscription.acknowledge(request.response_nonce):
                 record.note_ack()
@@ -229,11 +237,7 @@ class DeltaStream(AdsStream):
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]
-        wanted = self._snapshot.of(type_url)
-        held = (
-            name for name, version in subscription.held.items() if name in wanted and wanted[name].version == version
-        )
-        return len(subscription.sent), tuple(sorted(held))
+        return len(subscription.sent), self._held_back(type_url, subscription.held)
 
 
 def _delta_resource(resource: Resource) -> Any:
@@ -261,8 +265,8 @@ class StateStream(AdsStream):
         record = self._record(url)
         if request.response_nonce:
             if request.HasField("error_detail"):
-                held = subscription.refuse(request.response_nonce)
-                if held:
+                held = subscription.refuse(request.response_nonce, request.error_detail.message)
+                if held is not None:
                     self._note_nack(url, held, request.error_detail.message)
             elif subscription.acknowledge(request.response_nonce):
                 record.note_ack()
@@ -289,4 +293,4 @@ class StateStream(AdsStream):
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]
-        return len(subscription.sent or ()), tuple(sorted(subscription.held))
+        return len(subscription.sent or ()), self._held_back(type_url, subscription.held)

@@ -4,6 +4,7 @@ Source: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol ; the 
 what Envoy 1.40 does are noted where they matter.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -132,13 +133,14 @@ class DeltaSubscription:
         self.nonce, self.outstanding, self.before = "", {}, {}
         return True
 
-    def refuse(self, nonce: str, message: str) -> tuple[str, ...]:
+    def refuse(self, nonce: str, message: str) -> tuple[str, ...] | None:
         """Take a NACK: hold back what its message names, or all of the response when it names nothing.
 
-        Envoy applies what is good in a response and names only what is bad. Returns the names that are held back.
+        Envoy applies what is good in a response and names only what is bad. Returns the names that are held back, which
+        are none for a response of removals, and None when the NACK is not about the newest response.
         """
         if not nonce or nonce != self.nonce:
-            return ()
+            return None
         bad = [name for name in self.outstanding if _names(message, name)] or list(self.outstanding)
         for name in filter(self.wants, bad):
             self.held[name] = self.outstanding[name]
@@ -151,28 +153,26 @@ class DeltaSubscription:
 
 
 def _names(message: str, name: str) -> bool:
-    """True when the words of a NACK name a resource: as a word of its own."""
-    position = message.find(name)
-    while position >= 0:
-        before = message[position - 1] if position else " "
-        after = message[position + len(name)] if position + len(name) < len(message) else " "
-        if not (before.isalnum() or before in "-_.") and not (after.isalnum() or after in "-_"):
-            return True
-        position = message.find(name, position + 1)
-    return False
+    """True when the words of a NACK name a resource: as a word of its own; echo.mesh does not name echo."""
+    return re.search(rf"(?<![\w.@-]){re.escape(name)}(?![\w-]|\.\w)", message) is not None
 
 
 @dataclass(slots=True)
 class StateSubscription:
     """State of one type on a state-of-the-world stream.
 
-    The client names all that it wants in each request; each response holds all of that which exists.
+    The client names all that it wants in each request; each response holds all of that which exists. `held` maps names
+    to versions that the client has refused. A response cannot leave these out, since what is left out of clusters and
+    listeners is gone, so it holds what the client has taken last instead, which is in `good`. `sent` is what the client
+    has in the end of the newest response, None when it is to be answered in any case.
     """
 
     names: frozenset[str] = frozenset()
     is_wildcard: bool = False
     sent: dict[str, str] | None = None
+    good: dict[str, Resource] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    outstanding: tuple[Resource, ...] = ()
     nonce: str = ""
     is_waiting: bool = False
     is_first: bool = True
@@ -191,28 +191,54 @@ class StateSubscription:
     def plan(self, available: ByName) -> tuple[Resource, ...] | None:
         """The next response, or None when the client has it."""
         wanted = sorted(available if self.is_wildcard else self.names & set(available))
-        found = tuple(available[name] for name in wanted)
-        versions = {resource.name: resource.version for resource in found}
-        if self.sent == versions or (self.held and self.held == versions):
-            return None
-        return found
+        acceptable = (self._acceptable(available[name]) for name in wanted)
+        found = tuple(resource for resource in acceptable if resource is not None)
+        return None if self.sent == _versions(found) else found
+
+    def _acceptable(self, resource: Resource) -> Resource | None:
+        """The resource, or what the client has taken in the place of one that it refuses."""
+        return self.good.get(resource.name) if self.held.get(resource.name) == resource.version else resource
 
     def note_sent(self, resources: tuple[Resource, ...], nonce: str) -> None:
         """A response with these resources has been sent."""
-        self.sent = {resource.name: resource.version for resource in resources}
-        self.nonce, self.is_waiting, self.held = nonce, True, {}
+        self.sent = _versions(resources)
+        self.outstanding, self.nonce, self.is_waiting = resources, nonce, True
 
     def acknowledge(self, nonce: str) -> bool:
-        """Take an ACK; False when it is not about the newest response."""
-        if not nonce or nonce != self.nonce:
+        """Take an ACK; False when it is not about the newest response, or has been taken."""
+        if not self.is_waiting or nonce != self.nonce:
             return False
-        self.is_waiting = False
+        self._take(self.outstanding)
+        # What is wanted no more needs no remembrance.
+        self.held = {name: version for name, version in self.held.items() if self._is_wanted(name)}
         return True
 
-    def refuse(self, nonce: str) -> tuple[str, ...]:
-        """Take a NACK: this exact set is not sent again. Returns the names in it."""
-        if not nonce or nonce != self.nonce:
-            return ()
-        self.is_waiting = False
-        self.held = dict(self.sent or {})
-        return tuple(sorted(self.held))
+    def refuse(self, nonce: str, message: str) -> tuple[str, ...] | None:
+        """Take a NACK: hold back what its message names, or all that was new when it names nothing.
+
+        gRPC's client takes what is good in a response (gRFC A46). Returns the names that are held back, None when the
+        NACK is not about the newest response, or has been taken.
+        """
+        if not self.is_waiting or nonce != self.nonce:
+            return None
+        versions = _versions(self.outstanding)
+        bad = {name for name in versions if _names(message, name)} or {
+            it.name for it in self.outstanding if it.name not in self.good or self.good[it.name].version != it.version
+        }
+        for name in bad:
+            self.held[name] = versions[name]
+        self._take(tuple(filter(None, map(self._acceptable, self.outstanding))))
+        # A request for other names that came meanwhile is still to be answered.
+        self.sent = None if self.sent is None else _versions(self.good.values())
+        return tuple(sorted(bad))
+
+    def _take(self, resources: tuple[Resource, ...]) -> None:
+        self.good = {resource.name: resource for resource in resources}
+        self.outstanding, self.is_waiting = (), False
+
+    def _is_wanted(self, name: str) -> bool:
+        return self.is_wildcard or name in self.names
+
+
+def _versions(resources: Iterable[Resource]) -> dict[str, str]:
+    return {resource.name: resource.version for resource in resources}

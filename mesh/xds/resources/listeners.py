@@ -1,5 +1,6 @@
 """Listeners: inbound (mutual TLS), outbound (unix socket), edge, and a health check in the clear where one must be."""
 
+from functools import lru_cache
 from typing import Any
 
 from mesh.model import Address, ProxySpec, SpiffeId
@@ -11,6 +12,9 @@ from mesh.xds.resources.tls import build_downstream_tls
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 REGISTRY_SERVICE = "consul"
 """The identity with which the registry checks health; it may do nothing else."""
+
+# Listeners follow from the proxy alone; without this each change of any service would build them anew for every proxy.
+_PROXIES = 16384
 
 _HCM = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER = {"name": "router", "typed_config": any_of("extensions.filters.http.router.v3.Router")}
@@ -24,6 +28,7 @@ _ALL_TO_APP = {
 }
 
 
+@lru_cache(maxsize=_PROXIES)
 def build_inbound(spec: ProxySpec, identity: SpiffeId) -> Resource:
     """Mutual TLS from services of the mesh to the application."""
     assert spec.inbound is not None
@@ -73,6 +78,7 @@ def _only_members(identity: SpiffeId) -> dict[str, Any]:
     return {"name": "rbac", "typed_config": any_of("extensions.filters.http.rbac.v3.RBAC", literal)}
 
 
+@lru_cache(maxsize=_PROXIES)
 def build_exposed_health(spec: ProxySpec) -> Resource:
     """The application's health, without TLS and nothing else, for a registry that has no identity of the mesh."""
     assert spec.exposed_health is not None
@@ -87,6 +93,7 @@ def build_exposed_health(spec: ProxySpec) -> Resource:
     return _listener(names.EXPOSED_HEALTH, _tcp(spec.exposed_health), {"filters": [manager]}, direction="INBOUND")
 
 
+@lru_cache(maxsize=_PROXIES)
 def build_outbound(spec: ProxySpec) -> Resource:
     """The application's way out, on a unix socket that only its own account can open."""
     manager = _manager(
@@ -102,6 +109,7 @@ def build_outbound(spec: ProxySpec) -> Resource:
     return _listener(names.OUTBOUND, address, {"filters": [manager]}, direction="OUTBOUND")
 
 
+@lru_cache(maxsize=_PROXIES)
 def build_edge(spec: ProxySpec) -> Resource:
     """The door for clients outside of the mesh: HTTP/1.1 and HTTP/2 without TLS. Internal headers do not get in."""
     assert spec.edge is not None
