@@ -23,10 +23,10 @@ from mesh.sidecar import find_envoy
 from mesh.sidecar.tcp import reserve
 
 SIZES = {"100 B": 100, "10 kB": 10_000}
-ROUNDS = 15
-CALLS_IN_A_ROW = 200
-ROUNDS_AT_ONCE = 9
-CALLS_AT_ONCE = 1_200
+ROUNDS = 40
+CALLS_IN_A_ROW = 100
+ROUNDS_AT_ONCE = 21
+CALLS_AT_ONCE = 600
 IN_FLIGHT = 32
 
 _TEMPLATE = Path(__file__).with_name("static_pair.yaml")
