@@ -1,0 +1,84 @@
+"""What one change costs with 1,000 services and 1,000 connected proxies, and what it takes to connect these."""
+
+import asyncio
+from statistics import median
+
+from benchmarks.ads_pair import Pair, running_pair
+from benchmarks.report import Figure, at_most, quantile
+
+SERVICES = 1000
+CALLERS = 20
+PROXIES_OF_EACH = 50
+UPSTREAMS = 50
+ROUNDS = 40
+EVERYBODYS = "s0"
+"""All callers have it as an upstream."""
+ONES = "s1"
+"""Only the first caller has it."""
+_QUIET = 0.1
+
+PROXIES = CALLERS * PROXIES_OF_EACH
+
+
+def build_callers() -> dict[str, list[str]]:
+    """The upstreams of each caller: everybody's, and others that are its own."""
+    own = UPSTREAMS - 1
+    return {
+        f"caller-{number}": [EVERYBODYS, *(f"s{1 + number * own + n}" for n in range(own))] for number in range(CALLERS)
+    }
+
+
+async def measure() -> list[Figure]:
+    """Connect all at once; then move one endpoint that 50 proxies need, and one that all need, again and again."""
+    callers = build_callers()
+    async with running_pair(SERVICES, callers, dict.fromkeys(callers, PROXIES_OF_EACH)) as pair:
+        started = await pair.server.ask(cost=True)
+        some, strangers, cpu_some = await _change(pair, ONES, PROXIES_OF_EACH)
+        everybody, _, cpu_all = await _change(pair, EVERYBODYS, PROXIES)
+        ended = await pair.server.ask(cost=True)
+    mesh = f"{SERVICES} services x 3 endpoints, {PROXIES} delta streams over mutual TLS, {UPSTREAMS} upstreams each"
+    each = f"server CPU {cpu_all / PROXIES * 1e6:.0f} us per proxy"
+    return [
+        Figure(f"cold start of {PROXIES} proxies", round(pair.cold_start, 2), "s", mesh),
+        Figure("cold start, server CPU", round(started["cpu"], 2), "s", "program start and certificates included"),
+        Figure("cold start, peak memory", round(started["peak"], 1), "MB", mesh),
+        at_most("control plane memory at that size", round(ended["resident"], 1), "MB", 300, baseline=mesh),
+        at_most(
+            f"change to {PROXIES_OF_EACH} ACKs, p50",
+            quantile(some, 0.5) * 1e3,
+            "ms",
+            100,
+            baseline=f"p99 {quantile(some, 0.99) * 1e3:.1f} ms, server CPU {cpu_some * 1e3:.1f} ms",
+        ),
+        at_most("messages to proxies that do not need it", strangers, "", 0, baseline=f"{ROUNDS} changes"),
+        at_most(
+            f"change to {PROXIES} ACKs, p50",
+            quantile(everybody, 0.5) * 1e3,
+            "ms",
+            250,
+            baseline=f"p99 {quantile(everybody, 0.99) * 1e3:.1f} ms, {each}",
+        ),
+        Figure(
+            f"change to {PROXIES} ACKs as a multiple of {PROXIES_OF_EACH}",
+            round(median(everybody) / median(some), 2),
+            "x",
+            f"{PROXIES // PROXIES_OF_EACH} times the proxies",
+        ),
+    ]
+
+
+async def _change(pair: Pair, service: str, concerned: int) -> tuple[list[float], int, float]:
+    """Seconds from each change to the last ACK; messages to others; CPU seconds of the server per change."""
+    seconds: list[float] = []
+    strangers = 0
+    cpu = 0.0
+    for _ in range(ROUNDS):
+        await pair.load.ask(mark=True)
+        before = (await pair.server.ask(cost=True))["cpu"]
+        await pair.server.ask(change=[service])
+        await asyncio.sleep(_QUIET)
+        seconds.append((await pair.server.ask(acked=concerned))["seconds"])
+        cpu += (await pair.server.ask(cost=True))["cpu"] - before
+        counts = await pair.load.ask(counts=True)
+        strangers += counts["messages"] - concerned
+    return seconds, strangers, cpu / ROUNDS
