@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
+from mesh.config.document import EMPTY, Policy
 from mesh.model import Declaration, Instance, SpiffeId
 
 
@@ -15,12 +16,14 @@ class MeshState:
 
     `services` maps a name to its instances, sorted by id; unhealthy ones are included. `declarations` maps a name to
     what an operator said about it. A service may be declared without having instances, and the other way round.
+    `policy` is the mesh document.
     """
 
     trust_domain: str
     namespace: str = "default"
     services: Mapping[str, tuple[Instance, ...]] = field(default_factory=lambda: MappingProxyType({}))
     declarations: Mapping[str, Declaration] = field(default_factory=lambda: MappingProxyType({}))
+    policy: Policy = EMPTY
 
     def spiffe_id(self, service: str) -> SpiffeId:
         """The identity of a service in this mesh."""
@@ -28,21 +31,31 @@ class MeshState:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Every service that is known or declared, sorted."""
-        return tuple(sorted({*self.services, *self.declarations}))
+        """Every service that is known, declared or in the mesh document, sorted."""
+        return tuple(sorted({*self.services, *self.declarations, *self.policy.document.services}))
 
     def upstreams_of(self, service: str) -> tuple[str, ...]:
         """The services that `service` may call, sorted, never itself; none when it has not been declared."""
-        declaration = self.declarations.get(service)
-        if declaration is None:
+        declared = self.policy.document.services.get(service)
+        if declared is not None and declared.upstreams is not None:
+            upstreams = declared.upstreams
+        elif (declaration := self.declarations.get(service)) is not None:
+            upstreams = declaration.upstreams
+        else:
             return ()
-        allowed = self.names if "*" in declaration.upstreams else declaration.upstreams
+        allowed = self.names if "*" in upstreams else upstreams
         return tuple(sorted({name for name in allowed if name not in {service, "*"}}))
 
     @cached_property
     def version(self) -> str:
         """A hash of the content: equal states have equal versions."""
-        facts = (self.trust_domain, self.namespace, self._facts_of_services(), self._facts_of_declarations())
+        facts = (
+            self.trust_domain,
+            self.namespace,
+            self.policy.version,
+            self._facts_of_services(),
+            self._facts_of_declarations(),
+        )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def _facts_of_services(self) -> list[tuple[object, ...]]:

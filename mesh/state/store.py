@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from mesh.config.document import Policy
 from mesh.model import Declaration, Instance
 from mesh.state.mesh_state import MeshState
 
@@ -28,6 +29,10 @@ class StateStore:
     def set_declarations(self, declarations: Mapping[str, Declaration]) -> None:
         """Replace all declarations."""
         self._set(replace(self._current, declarations=MappingProxyType(dict(declarations))))
+
+    def set_policy(self, policy: Policy) -> None:
+        """Replace the mesh document."""
+        self._set(replace(self._current, policy=policy))
 
     async def watch(self) -> AsyncIterator[MeshState]:
         """Give the state at once and after every change. Latest wins: a slow reader misses the ones between."""
