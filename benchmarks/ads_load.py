@@ -49,7 +49,7 @@ class Proxy:
             {
                 "outbound_socket": f"{run}/out.sock",
                 "app_socket": f"{run}/app.sock",
-                "secrets_dir": f"{run}/secrets",
+                "secrets_dir": "secrets",
                 "inbound": f"127.0.0.1:{10_000 + self.number}",
             }
         )

@@ -6,7 +6,8 @@
 May import model and below, and the sources beside it.
 """
 
-from mesh.state.mesh_state import MeshState
+from mesh.state.changes import Fact, changes_between, track
+from mesh.state.mesh_state import MeshState, changed_keys
 from mesh.state.store import StateStore
 
-__all__ = ["MeshState", "StateStore"]
+__all__ = ["Fact", "MeshState", "StateStore", "changed_keys", "changes_between", "track"]

@@ -8,7 +8,8 @@ descriptors < names < resources < references < snapshot | subscription < reconci
 May import state and below.
 """
 
-from mesh.xds.server import AdsServer, identity_of_peer
+from mesh.xds.peer import identity_of_peer
+from mesh.xds.server import AdsServer
 from mesh.xds.status import ProxyStatus, TypeStatus
 
 __all__ = ["AdsServer", "ProxyStatus", "TypeStatus", "identity_of_peer"]

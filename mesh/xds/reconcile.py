@@ -1,93 +1,154 @@
-"""From the state of the mesh to the snapshot of each proxy.
+"""From the state of the mesh to the snapshot of each proxy, at the cost of what has changed.
 
-Endpoints are built once per service and shared by all proxies that call it; clusters and routes are shared by what they
-are built from. A change of one service's instances rebuilds one resource.
+    MeshState ──track──> blueprint of a proxy    built anew when something changes that it was built from
+        └──instances──> EndpointSet              shared by proxies with the same upstreams and zone
+                            └── both ──> Snapshot
+
+`advance` takes in a state and finds out by two indexes who is concerned: those who have read a fact that differs, and
+those who have endpoints of a service whose instances differ. Nobody else is looked at.
 """
 
-from mesh.errors import InvalidInput, PermissionDenied
-from mesh.model import Instance, ProxySpec
-from mesh.state import MeshState
-from mesh.xds.names import authority_of
-from mesh.xds.resources import Resource
-from mesh.xds.resources.clusters import build_app_cluster, build_upstream_cluster
-from mesh.xds.resources.endpoints import build_endpoints
-from mesh.xds.resources.grpc_client import build_api_listener, build_client_cluster, build_client_routes
-from mesh.xds.resources.listeners import build_edge, build_exposed_health, build_inbound, build_outbound
-from mesh.xds.resources.routes import build_edge_routes, build_outbound_routes
-from mesh.xds.snapshot import Snapshot, build_snapshot
+from dataclasses import dataclass, field
 
-GATEWAY = "gateway"
-"""The kind of service that may have an edge."""
+from mesh.model import ProxySpec
+from mesh.state import Fact, MeshState, changed_keys, changes_between, track
+from mesh.xds import names
+from mesh.xds.blueprint import Blueprint, build_client, build_sidecar
+from mesh.xds.endpoint_sets import EndpointSet, EndpointSets
+from mesh.xds.snapshot import EMPTY, Snapshot, build_snapshot, changed_names
+
+_SERVICES = "services"
+"""The field of the state that holds instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSpec:
+    """What gRPC's own xDS client is: all clients of one service and zone have the same."""
+
+    service: str
+    zone: str = ""
+
+
+Spec = ProxySpec | ClientSpec
+
+
+@dataclass(slots=True, eq=False)
+class _Known:
+    """What is remembered of a proxy between states. `facts` are those that its blueprint was built from."""
+
+    spec: Spec
+    snapshot: Snapshot = EMPTY
+    facts: set[Fact] = field(default_factory=set)
+    endpoints: EndpointSet | None = None
+    is_stale: bool = True
 
 
 class Reconciler:
-    """Builds snapshots; remembers endpoints between states."""
+    """Builds snapshots and remembers what they were built from. States must be given in their order."""
 
     def __init__(self) -> None:
-        self._endpoints: dict[str, tuple[tuple[Instance, ...], Resource]] = {}
+        self._state: MeshState | None = None
+        self._known: dict[Spec, _Known] = {}
+        self._readers: dict[Fact, set[_Known]] = {}
+        self._endpoints: EndpointSets[_Known] = EndpointSets()
+        self._affected: dict[Spec, None] = {}
+
+    @property
+    def state(self) -> MeshState:
+        """The newest state that was taken in; to be asked after the first one."""
+        assert self._state is not None
+        return self._state
 
     def sidecar_snapshot(self, state: MeshState, spec: ProxySpec) -> Snapshot:
         """What an Envoy gets. Raises PermissionDenied or InvalidInput when it asks for an edge that it cannot have."""
-        identity = state.spiffe_id(spec.service)
-        upstreams = state.upstreams_of(spec.service)
-        resources = [build_outbound(spec), build_outbound_routes(spec.service, upstreams)]
-        if spec.app_socket:
-            resources.append(build_app_cluster(spec.app_socket))
-            if spec.inbound is not None:
-                resources.append(build_inbound(spec, identity))
-            if spec.exposed_health is not None:
-                resources.append(build_exposed_health(spec))
-        if spec.edge is not None:
-            self._check_gateway(state, spec)
-            resources += [build_edge(spec), build_edge_routes(upstreams)]
-        self._forget_unknown(state)
-        for name in upstreams:
-            resources.append(build_upstream_cluster(name, state.spiffe_id(name), spec.secrets_dir))
-            resources.append(self._endpoints_of(state, name))
-        return build_snapshot(*resources, endpoint_clusters=frozenset(upstreams))
+        return self.snapshot(state, spec)
 
-    def client_snapshot(self, state: MeshState, service: str) -> Snapshot:
+    def client_snapshot(self, state: MeshState, service: str, *, zone: str = "") -> Snapshot:
         """What gRPC's own xDS client gets: its declared upstreams, as xds:///NAME and xds:///NAME.mesh."""
-        upstreams = state.upstreams_of(service)
-        self._forget_unknown(state)
-        resources = [
-            resource
-            for name in upstreams
-            for resource in (
-                build_api_listener(name, name),
-                build_api_listener(authority_of(name), name),
-                build_client_routes(name),
-                build_client_cluster(name, state.spiffe_id(name)),
-                self._endpoints_of(state, name),
-            )
-        ]
-        return build_snapshot(*resources, endpoint_clusters=frozenset(upstreams))
+        return self.snapshot(state, ClientSpec(service, zone))
 
-    def _endpoints_of(self, state: MeshState, service: str) -> Resource:
-        instances = state.services.get(service, ())
-        known = self._endpoints.get(service)
-        if known is None or known[0] != instances:
-            known = self._endpoints[service] = (instances, build_endpoints(service, instances))
-        return known[1]
+    def snapshot(self, state: MeshState, spec: Spec) -> Snapshot:
+        """What a client of either kind gets; the same object as long as nothing changes. Raises as its builder does."""
+        self.advance(state)
+        known = self._known.get(spec)
+        if known is None:
+            known = self._known[spec] = _Known(spec)
+        if known.is_stale:
+            self._rebuild(known, state)
+        elif known.endpoints is not None:
+            self._renew(known, known.endpoints, state)
+        return known.snapshot
 
-    def _forget_unknown(self, state: MeshState) -> None:
-        """Names come and go; what is remembered must not grow for ever."""
-        if len(self._endpoints) > 2 * len(state.names) + 16:
-            names = set(state.names)
-            self._endpoints = {name: known for name, known in self._endpoints.items() if name in names}
+    def forget(self, spec: Spec) -> None:
+        """The last proxy of this kind has gone."""
+        known = self._known.pop(spec, None)
+        if known is not None:
+            self._note_read(known, set())
+            self._endpoints.release(known)
+            self._affected.pop(spec, None)
 
-    def _check_gateway(self, state: MeshState, spec: ProxySpec) -> None:
-        declaration = state.declarations.get(spec.service)
-        if declaration is None or declaration.kind != GATEWAY:
-            raise PermissionDenied(
-                f"{spec.service} is no gateway and gets no edge.",
-                reason="NOT_A_GATEWAY",
-                field="node.metadata.edge",
-                fix="Declare the service with kind gateway.",
-            )
-        if not spec.app_socket:
-            raise InvalidInput(
-                f"The edge of {spec.service} has no application behind it.",
-                field="node.metadata.app_socket",
-                fix="Start the gateway with its application.",
-            )
+    def advance(self, state: MeshState) -> None:
+        """Take in a state; whom it concerns is given by `next_affected`."""
+        before, self._state = self._state, state
+        if before is None or before is state:
+            return
+        facts = changes_between(before, state)
+        if facts is None:
+            for known in self._known.values():
+                self._mark_stale(known)
+            facts = {(_SERVICES, name) for name in changed_keys(before.services, state.services)}
+        for fact in facts:
+            for known in self._readers.get(fact, ()):
+                self._mark_stale(known)
+            if fact[0] == _SERVICES:
+                for known in self._endpoints.users_of(fact[1]):
+                    self._affected[known.spec] = None
+
+    def next_affected(self) -> Spec | None:
+        """One whose snapshot is another now, each once; None when there is none left."""
+        return self._affected.popitem()[0] if self._affected else None
+
+    def _mark_stale(self, known: _Known) -> None:
+        known.is_stale = True
+        self._affected[known.spec] = None
+
+    def _rebuild(self, known: _Known, state: MeshState) -> None:
+        tracked, facts = track(state)
+        spec = known.spec
+        try:
+            blueprint = _build(tracked, spec)
+        finally:
+            # Also when it fails: it is to be tried again when something changes that it has failed for.
+            self._note_read(known, facts)
+        known.endpoints = self._endpoints.use(
+            known, blueprint.clusters, spec.zone, is_envoy=isinstance(spec, ProxySpec)
+        )
+        self._endpoints.refresh(known.endpoints, state)
+        known.snapshot = build_snapshot(
+            *blueprint.resources,
+            endpoints=known.endpoints.current,
+            endpoint_clusters=frozenset(cluster for cluster, _ in blueprint.clusters),
+            known=known.snapshot,
+        )
+        known.is_stale = False
+
+    def _renew(self, known: _Known, endpoints: EndpointSet, state: MeshState) -> None:
+        self._endpoints.refresh(endpoints, state)
+        has = known.snapshot.of(names.ENDPOINT)
+        if has is not endpoints.current:
+            changed = endpoints.changed if has is endpoints.before else changed_names(has, endpoints.current)
+            known.snapshot = known.snapshot.with_endpoints(endpoints.current, changed)
+
+    def _note_read(self, known: _Known, facts: set[Fact]) -> None:
+        for fact in known.facts - facts:
+            readers = self._readers[fact]
+            readers.discard(known)
+            if not readers:
+                del self._readers[fact]
+        for fact in facts - known.facts:
+            self._readers.setdefault(fact, set()).add(known)
+        known.facts = facts
+
+
+def _build(state: MeshState, spec: Spec) -> Blueprint:
+    return build_sidecar(state, spec) if isinstance(spec, ProxySpec) else build_client(state, spec.service)

@@ -1,66 +1,53 @@
 """The ADS server: streams of proxies on one side, the state of the mesh on the other."""
 
 import asyncio
-from collections import deque
+import random
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Any
 
 import grpc
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import DecodeError
 
-from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, PermissionDenied, Unauthenticated
-from mesh.model import ProxySpec, SpiffeId
-from mesh.state import MeshState, StateStore
+from mesh.errors import MeshError, PermissionDenied, Unauthenticated
+from mesh.model import SpiffeId
+from mesh.state import StateStore
 from mesh.telemetry import get_logger
-from mesh.xds.descriptors import envoy_message, envoy_pool
-from mesh.xds.reconcile import Reconciler
-from mesh.xds.snapshot import Snapshot
-from mesh.xds.status import ProxyStatus
-from mesh.xds.stream import AdsStream, DeltaStream, StateStream
+from mesh.xds.admission import Admission
+from mesh.xds.connection import Connection, read_first
+from mesh.xds.descriptors import envoy_message
+from mesh.xds.limits import check_streams
+from mesh.xds.peer import Peer, expiry_of_peer, identity_of_peer, parse_peer
+from mesh.xds.reconcile import Reconciler, Spec
+from mesh.xds.responses import DeltaResponse, StateResponse
+from mesh.xds.status import ProxyStatus, utc_now
+from mesh.xds.stream import DeltaStream, StateStream
 
 _log = get_logger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
-_FIRST_REQUEST_SECONDS = 15.0
-"""How long a stream may say nothing before it is closed; a proxy speaks at once."""
+SHORTEST_GAP = 0.01
+LONGEST_GAP = 0.05
+"""Seconds between the end of one round of changes and the next. A change after a quiet time goes out at once; a burst
+goes out in rounds, and the more one round costs, the longer changes are gathered for the next."""
 
-_MOST_WAITING_REQUESTS = 64
-"""Requests of one stream that may wait to be read; a client that sends faster is held up by gRPC's flow control."""
+_SLICE = 0.002
+"""Seconds for which a round may hold the event loop before others have their turn."""
 
-
-def identity_of_peer(context: Any) -> SpiffeId:
-    """Who the proxy is by its certificate; raises Unauthenticated when it shows none of a mesh."""
-    found: list[bytes] = list(context.auth_context().get("peer_spiffe_id") or ())
-    try:
-        # A certificate of the mesh has exactly one; several must not add up to one.
-        return SpiffeId.parse(found[0].decode() if len(found) == 1 else "")
-    except (UnicodeDecodeError, InvalidInput) as err:
-        raise Unauthenticated(
-            "The proxy shows no identity of this mesh.",
-            reason="NO_PEER_IDENTITY",
-            fix="Start it with `meshctl run`, which gets it a certificate.",
-        ) from err
-
-
-class _Connection:
-    """A stream with its way to be woken."""
-
-    def __init__(self, stream: AdsStream, spec: ProxySpec | None) -> None:
-        self.stream = stream
-        self.spec = spec
-        self.wake = asyncio.Event()
-        self.requests: deque[Any] = deque()
-        self.room = asyncio.Event()
-        self.is_ended = False
+_EARLY = 0.1
+"""A stream ends in this last part of what its certificate has left to live, at a moment that chance chooses: proxies
+that came together do not come back together."""
 
 
 class AdsServer:
     """Serves ADS from `store`. Belongs to one event loop; `handler` goes on a grpc.aio server, `run` into a task.
 
     Streams wait for `ready`, if one is given, before they say anything: a control plane that knows nothing yet must
-    not tell proxies that nothing exists.
+    not tell proxies that nothing exists. A stream does not outlive the certificate that it was opened with: it ends
+    with status OK, and the proxy comes back with its new one.
     """
 
     def __init__(
@@ -68,13 +55,17 @@ class AdsServer:
         store: StateStore,
         *,
         identity_of: Callable[[Any], SpiffeId] = identity_of_peer,
+        expiry_of: Callable[[Any], datetime | None] = expiry_of_peer,
         ready: asyncio.Event | None = None,
     ) -> None:
         self._store = store
         self._identity_of = identity_of
+        self._expiry_of = expiry_of
         self._ready = ready
         self._reconciler = Reconciler()
-        self._connections: set[_Connection] = set()
+        self._admission = Admission()
+        self._connections: dict[Spec, set[Connection]] = {}
+        self._streams: Counter[SpiffeId] = Counter()
         self._draining = asyncio.Event()
 
     @property
@@ -87,45 +78,55 @@ class AdsServer:
                 "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
                     self._serve_delta,
                     envoy_message(f"{discovery}DeltaDiscoveryRequest").FromString,
-                    envoy_message(f"{discovery}DeltaDiscoveryResponse").SerializeToString,
+                    DeltaResponse.to_bytes,
                 ),
                 "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
                     self._serve_state,
                     envoy_message(f"{discovery}DiscoveryRequest").FromString,
-                    envoy_message(f"{discovery}DiscoveryResponse").SerializeToString,
+                    StateResponse.to_bytes,
                 ),
             },
         )
 
     def proxies(self) -> tuple[ProxyStatus, ...]:
         """All connected proxies."""
-        return tuple(connection.stream.status() for connection in self._connections)
+        return tuple(
+            connection.stream.status() for connections in self._connections.values() for connection in connections
+        )
 
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""
         try:
             async for state in self._store.watch():
-                for connection in tuple(self._connections):
-                    self._offer(connection, state)
+                started = time.monotonic()
+                self._reconciler.advance(state)
+                await self._spread()
+                await asyncio.sleep(min(LONGEST_GAP, max(SHORTEST_GAP, time.monotonic() - started)))
         finally:
             self._draining.set()
-            for connection in self._connections:
-                connection.wake.set()
+            for connections in self._connections.values():
+                for connection in connections:
+                    connection.end()
 
-    def _offer(self, connection: _Connection, state: MeshState) -> None:
+    async def _spread(self) -> None:
+        """Give everybody whom a change concerns the new snapshot. Others have a turn now and then."""
+        until = time.monotonic() + _SLICE
+        while (spec := self._reconciler.next_affected()) is not None:
+            for connection in self._connections.get(spec, ()):
+                self._offer(connection)
+            if time.monotonic() >= until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + _SLICE
+
+    def _offer(self, connection: Connection) -> None:
+        state = self._reconciler.state
         try:
-            snapshot = self._snapshot_of(connection, state)
+            snapshot = self._reconciler.snapshot(state, connection.spec)
         except MeshError as err:
             # The proxy keeps what it has; the others must not suffer for it.
             _log.error("snapshot_not_built", node=connection.stream.node_id, reason=err.reason, error=str(err))
             return
-        connection.stream.set_snapshot(snapshot, state.version)
-        connection.wake.set()
-
-    def _snapshot_of(self, connection: _Connection, state: MeshState) -> Snapshot:
-        if connection.spec is None:
-            return self._reconciler.client_snapshot(state, connection.stream.spiffe_id.service)
-        return self._reconciler.sidecar_snapshot(state, connection.spec)
+        connection.offer(snapshot, state.version)
 
     async def _serve_delta(self, requests: AsyncIterator[Any], context: Any) -> None:
         await self._serve(requests, context, DeltaStream)
@@ -137,46 +138,94 @@ class AdsServer:
         self, requests: AsyncIterator[Any], context: Any, kind: type[DeltaStream] | type[StateStream]
     ) -> None:
         identity = self._identity_of(context)
-        first = await _first_request(requests)
-        if first is None:
-            return
-        try:
-            connection = self._connect(first, identity, kind)
-            await self._wait_ready()
-            if self._draining.is_set():
+        async with AsyncExitStack() as stack:
+            lifetime = self._lifetime(context, identity)
+            self._count(identity, stack)
+            first = await read_first(requests)
+            if first is None:
                 return
-            state = self._store.current
-            connection.stream.set_snapshot(self._snapshot_of(connection, state), state.version)
-        except MeshError as err:
-            _log.warning("node_refused", node=first.node.id[:200], peer=str(identity), reason=err.reason)
-            raise
-        self._connections.add(connection)
-        _log.info("proxy_connected", node=connection.stream.node_id, protocol=connection.stream.protocol)
-        reader = asyncio.ensure_future(_read(requests, connection))
-        try:
-            await self._write(connection, context)
-            if reader.done():
-                await reader
-        finally:
-            self._connections.discard(connection)
-            _log.info("proxy_disconnected", node=connection.stream.node_id)
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            try:
+                peer = self._check_peer(first.node, identity)
+                stream = kind(peer.node_id, identity, peer.agent)
+                stream.receive(first)
+                await self._wait_ready()
+                leave = await self._admission.enter()
+                stack.callback(leave)
+                if self._draining.is_set():
+                    return
+                connection = Connection(stream, peer.spec, on_settled=leave)
+                self._connect(connection, stack)
+            except MeshError as err:
+                _log.warning("node_refused", node=first.node.id[:200], peer=str(identity), reason=err.reason)
+                raise
+            if lifetime is not None:
+                timer = asyncio.get_running_loop().call_later(lifetime, self._expire, connection)
+                stack.callback(timer.cancel)
+            await _exchange(connection, requests, context)
 
-    def _connect(self, first: Any, identity: SpiffeId, kind: type[DeltaStream] | type[StateStream]) -> _Connection:
-        node = first.node
-        agent = node.user_agent_name
-        if node.HasField("user_agent_build_version"):
-            version = node.user_agent_build_version.version
-            agent = f"{agent} {version.major_number}.{version.minor_number}.{version.patch}"
-        self._check_node(node.id, identity)
-        spec = None
-        if not agent.startswith("gRPC"):
-            metadata = MessageToDict(node.metadata, descriptor_pool=envoy_pool())
-            spec = ProxySpec.from_metadata(node.id, metadata)
-        connection = _Connection(kind(node.id, identity, agent), spec)
-        connection.stream.receive(first)
-        return connection
+    def _check_peer(self, node: Any, identity: SpiffeId) -> Peer:
+        """Refuse a node that claims to belong to another service than its certificate says."""
+        if identity != self._store.current.spiffe_id(node.id.partition("/")[0]):
+            raise PermissionDenied(
+                f"{identity} may not have the configuration of {node.id!r}.",
+                reason="WRONG_NODE",
+                field="node.id",
+                fix="A node id is SERVICE/INSTANCE of the service in the certificate.",
+            )
+        return parse_peer(node, identity)
+
+    def _count(self, identity: SpiffeId, stack: AsyncExitStack) -> None:
+        """Take one of the streams that an identity may have, until the end."""
+        check_streams(identity, self._streams[identity] + 1)
+        self._streams[identity] += 1
+
+        def leave() -> None:
+            self._streams[identity] -= 1
+            if not self._streams[identity]:
+                del self._streams[identity]
+
+        stack.callback(leave)
+
+    def _connect(self, connection: Connection, stack: AsyncExitStack) -> None:
+        """Give the connection what it should have, now and at every change until the end."""
+        spec = connection.spec
+        others = self._connections.setdefault(spec, set())
+
+        def leave() -> None:
+            others.discard(connection)
+            if not others:
+                del self._connections[spec]
+                self._reconciler.forget(spec)
+
+        stack.callback(leave)
+        # The newest state, which a round that is going on may not have come to yet.
+        state = self._store.current
+        connection.offer(self._reconciler.snapshot(state, spec), state.version)
+        others.add(connection)
+        node, protocol = connection.stream.node_id, connection.stream.protocol
+        _log.info("proxy_connected", node=node, protocol=protocol)
+        stack.callback(_log.info, "proxy_disconnected", node=node)
+
+    def _lifetime(self, context: Any, identity: SpiffeId) -> float | None:
+        """Seconds after which a stream must end; None when it may stay. Raises Unauthenticated when it is too late.
+
+        A certificate is checked in the TLS handshake, and a connection may be older than its streams.
+        """
+        expiry = self._expiry_of(context)
+        if expiry is None:
+            return None
+        left = (expiry - utc_now()).total_seconds()
+        if left <= 0:
+            raise Unauthenticated(
+                f"The certificate of {identity} has expired at {expiry:%Y-%m-%d %H:%M:%S} UTC.",
+                reason="CERTIFICATE_EXPIRED",
+                fix="Open a new connection with a renewed certificate.",
+            )
+        return left * (1 - _EARLY * random.random())  # noqa: S311 - spreads load, keeps no secret
+
+    def _expire(self, connection: Connection) -> None:
+        _log.info("stream_expired", node=connection.stream.node_id)
+        connection.end()
 
     async def _wait_ready(self) -> None:
         """Wait until there is something to say, or the server ends."""
@@ -190,58 +239,13 @@ class AdsServer:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    def _check_node(self, node_id: str, identity: SpiffeId) -> None:
-        """Refuse a node that claims to belong to another service than its certificate says."""
-        service = node_id.partition("/")[0]
-        if identity != self._store.current.spiffe_id(service):
-            raise PermissionDenied(
-                f"{identity} may not have the configuration of {node_id!r}.",
-                reason="WRONG_NODE",
-                field="node.id",
-                fix="A node id is SERVICE/INSTANCE of the service in the certificate.",
-            )
 
-    async def _write(self, connection: _Connection, context: Any) -> None:
-        """Send what is due until the client or the server is done. A slow client holds up only itself."""
-        while not self._draining.is_set():
-            connection.wake.clear()
-            while connection.requests:
-                connection.stream.receive(connection.requests.popleft())
-                connection.room.set()
-            response = connection.stream.next_response()
-            if response is not None:
-                await context.write(response)
-                connection.wake.set()
-            elif connection.is_ended and not connection.requests:
-                return
-            await connection.wake.wait()
-
-
-async def _first_request(requests: AsyncIterator[Any]) -> Any | None:
-    """The first request; None when the client has nothing to say. Raises DeadlineExceeded when it keeps silent."""
+async def _exchange(connection: Connection, requests: AsyncIterator[Any], context: Any) -> None:
+    reader = asyncio.ensure_future(connection.read(requests))
     try:
-        async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
-            return await anext(aiter(requests), None)
-    except TimeoutError as err:
-        raise DeadlineExceeded("The stream says nothing.", fix="Send a request with the node at once.") from err
-    except DecodeError as err:
-        raise _unreadable() from err
-
-
-async def _read(requests: AsyncIterator[Any], connection: _Connection) -> None:
-    try:
-        async for request in requests:
-            while len(connection.requests) >= _MOST_WAITING_REQUESTS:
-                connection.room.clear()
-                await connection.room.wait()
-            connection.requests.append(request)
-            connection.wake.set()
-    except DecodeError as err:
-        raise _unreadable() from err
+        await connection.write(context)
+        if reader.done():
+            await reader
     finally:
-        connection.is_ended = True
-        connection.wake.set()
-
-
-def _unreadable() -> InvalidInput:
-    return InvalidInput("The request cannot be read.", field="request", fix="Send what the method's contract says.")
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
