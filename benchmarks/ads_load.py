@@ -1,11 +1,12 @@
-"""`python -m benchmarks.ads_load DIRECTORY PORT PROXIES`: proxies that speak delta ADS as Envoy does, over mutual TLS.
+"""`python -m benchmarks.ads_load DIRECTORY PORT PROXIES [bare]`: proxies that speak delta ADS as Envoy does.
 
-PROXIES is a JSON object {"caller-0": 50}: how many of each service. Each has a connection of its own, as each Envoy has.
-It works with bytes and parses no resource but the names of clusters, so that most of the machine is left to the server.
-Once all have acknowledged everything it prints {"seconds": ...}; after that each line on standard input asks:
+PROXIES is a JSON object {"caller-0": 50}: how many of each service. Each has a connection of its own, by mutual TLS, as
+each Envoy has. It looks at nothing but the names of clusters, so that most of the machine is left to the server. Once
+all have acknowledged everything it prints {"seconds": ...}; after that each line on standard input asks:
 
     {"mark": true}     forget the counts
-    {"counts": true}   messages and bytes since the mark, for each proxy that got any
+    {"wait": 50}       wait until so many messages have come, and been acknowledged, since the mark
+    {"counts": true}   proxies that got something since the mark, their messages and bytes
 """
 
 import asyncio
@@ -18,11 +19,16 @@ from typing import Any
 
 import grpc
 
+from benchmarks.ads_server import open_stdin
+from mesh.runtime import keep_heap
 from mesh.xds import names
 from mesh.xds.descriptors import envoy_message
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _TIMEOUT = 300.0
+_PAUSE = 0.002
+_REPLY = bytes(80)
+"""About as long as an acknowledgement."""
 _AT_ONCE = 64
 """Proxies that begin to connect at the same time: handshakes of this one process must not time out."""
 
@@ -37,11 +43,22 @@ class Proxy:
     messages: int = 0
     bytes: int = 0
 
+    async def run_bare(self, settled: asyncio.Event) -> None:
+        """Answer whatever comes, for ever: what gRPC itself costs."""
+        call: Any = self.channel.stream_stream(METHOD)()
+        await call.write(b"\0")
+        await call.read()
+        settled.set()
+        while (body := await call.read()) is not grpc.aio.EOF:
+            await call.write(_REPLY)
+            self.messages += 1
+            self.bytes += len(body)
+
     async def run(self, settled: asyncio.Event) -> None:
         """Ask for everything, acknowledge everything, for ever."""
         request = envoy_message("envoy.service.discovery.v3.DeltaDiscoveryRequest")
         parse = envoy_message("envoy.service.discovery.v3.DeltaDiscoveryResponse").FromString
-        call = self.channel.stream_stream(METHOD)()
+        call: Any = self.channel.stream_stream(METHOD)()
         first = request(type_url=names.CLUSTER)
         first.node.id = f"{self.service}/{self.service}-{self.number}"
         run = f"/srv/mesh/run/{self.service}-{self.number}"
@@ -57,11 +74,11 @@ class Proxy:
         left = {names.CLUSTER, names.ENDPOINT, names.LISTENER, names.ROUTE}
         clusters: set[str] = set()
         while (body := await call.read()) is not grpc.aio.EOF:
-            self.messages += 1
-            self.bytes += len(body)
             response = parse(body)
             url = response.type_url
             await call.write(request(type_url=url, response_nonce=response.nonce).SerializeToString())
+            self.messages += 1
+            self.bytes += len(body)
             if url == names.CLUSTER:
                 new = {resource.name for resource in response.resources} - clusters - {names.APP_CLUSTER}
                 clusters |= new
@@ -92,7 +109,7 @@ def _open_channel(directory: Path, port: int, service: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options)
 
 
-async def main(directory: Path, port: int, services: dict[str, int]) -> None:
+async def main(directory: Path, port: int, services: dict[str, int], *, is_bare: bool) -> None:
     """Run the proxies until standard input ends."""
     proxies = [
         Proxy(service, number, _open_channel(directory, port, service))
@@ -100,15 +117,15 @@ async def main(directory: Path, port: int, services: dict[str, int]) -> None:
         for number in range(count)
     ]
     places = asyncio.Semaphore(_AT_ONCE)
-    lines = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    lines = await open_stdin()
+    keep_heap()
     async with asyncio.TaskGroup() as group:
         streams: list[asyncio.Task[None]] = []
 
         async def begin(proxy: Proxy) -> None:
             settled = asyncio.Event()
             async with places:
-                streams.append(group.create_task(proxy.run(settled)))
+                streams.append(group.create_task(proxy.run_bare(settled) if is_bare else proxy.run(settled)))
                 await settled.wait()
 
         started = time.monotonic()
@@ -116,16 +133,17 @@ async def main(directory: Path, port: int, services: dict[str, int]) -> None:
             await asyncio.gather(*map(begin, proxies))
         print(json.dumps({"seconds": time.monotonic() - started}), flush=True)
         while line := await lines.readline():
-            print(json.dumps(_obey(proxies, json.loads(line))), flush=True)
+            print(json.dumps(await _obey(proxies, json.loads(line))), flush=True)
         for stream in streams:
             stream.cancel()
 
 
-def _obey(proxies: list[Proxy], command: dict[str, Any]) -> dict[str, Any]:
+async def _obey(proxies: list[Proxy], command: dict[str, Any]) -> dict[str, Any]:
     if "mark" in command:
         for proxy in proxies:
             proxy.messages = proxy.bytes = 0
-        return {}
+    while sum(proxy.messages for proxy in proxies) < command.get("wait", 0):  # noqa: ASYNC110 - many write it
+        await asyncio.sleep(_PAUSE)
     got = [proxy for proxy in proxies if proxy.messages]
     return {
         "proxies": len(got),
@@ -135,4 +153,4 @@ def _obey(proxies: list[Proxy], command: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), is_bare=sys.argv[4:] == ["bare"]))

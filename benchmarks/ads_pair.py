@@ -53,18 +53,28 @@ class Pair:
 
 @contextlib.asynccontextmanager
 async def running_pair(
-    services: int, callers: Mapping[str, Sequence[str]], proxies: Mapping[str, int], *, instances: int = 3
+    services: int,
+    callers: Mapping[str, Sequence[str]],
+    proxies: Mapping[str, int],
+    *,
+    instances: int = 3,
+    is_bare: bool = False,
 ) -> AsyncIterator[Pair]:
-    """`services` services of `instances` instances; `callers` with their upstreams; `proxies` of each caller."""
+    """`services` services of `instances` instances; `callers` with their upstreams; `proxies` of each caller.
+
+    With `is_bare` both ends are gRPC and nothing else: see benchmarks.bare_server.
+    """
+    module = "benchmarks.bare_server" if is_bare else "benchmarks.ads_server"
     directory = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
     mesh = directory / "mesh.json"
     mesh.write_text(json.dumps({"services": services, "instances": instances, "callers": dict(callers)}))
     try:
         async with contextlib.AsyncExitStack() as stack:
-            server = await stack.enter_async_context(_running("benchmarks.ads_server", str(directory), str(mesh)))
+            server = await stack.enter_async_context(_running(module, str(directory), str(mesh)))
             port = (await server.answer())["port"]
+            kind = ("bare",) if is_bare else ()
             load = await stack.enter_async_context(
-                _running("benchmarks.ads_load", str(directory), str(port), json.dumps(dict(proxies)))
+                _running("benchmarks.ads_load", str(directory), str(port), json.dumps(dict(proxies)), *kind)
             )
             yield Pair(server, load, (await load.answer())["seconds"])
     finally:

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.ads_server DIRECTORY MESH`: ADS over mutual TLS as the control plane serves it, to be steered by lines.
+"""`python -m benchmarks.ads_server DIRECTORY MESH`: ADS by mutual TLS as the control plane serves it, steered by lines.
 
 MESH is a JSON object: {"services": 1000, "instances": 3, "callers": {"caller-0": ["s0", ...]}}. After the line
 {"port": N} each line on standard input is a command, and each is answered by one line:
 
     {"change": ["s0"]}            move one instance of each of the services; gives the version
-    {"acked": 50}                 wait until so many proxies have acknowledged that version; gives seconds since the change
+    {"acked": 50}                 wait until so many proxies have acknowledged that version; seconds since the change
     {"cost": true}                CPU seconds, resident and peak memory in units of 2**20 bytes
 """
 
@@ -21,7 +21,7 @@ from mesh.identity import CertificateAuthority, open_server_credentials
 from mesh.identity.svid import create_key
 from mesh.model import Declaration, Instance, SpiffeId
 from mesh.rpc import ServerSettings, open_server
-from mesh.runtime import open_background
+from mesh.runtime import keep_heap, open_background
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from mesh.xds import AdsServer
@@ -46,7 +46,7 @@ class Steering:
             return self._change(command["change"])
         if "acked" in command:
             return await self._acked(command["acked"])
-        return _cost()
+        return cost()
 
     def _change(self, names: list[str]) -> dict[str, Any]:
         services = dict(self._store.current.services)
@@ -72,7 +72,8 @@ class Steering:
             await asyncio.sleep(_PAUSE)
 
 
-def _cost() -> dict[str, Any]:
+def cost() -> dict[str, Any]:
+    """CPU seconds and memory of this process."""
     status = dict(
         line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Vm")
     )
@@ -96,7 +97,8 @@ def _state(mesh: dict[str, Any]) -> MeshState:
     return MeshState(TRUST_DOMAIN, services=services, declarations=declarations)
 
 
-def _write_certificates(authority: CertificateAuthority, directory: Path, names: list[str]) -> None:
+def write_certificates(authority: CertificateAuthority, directory: Path, names: list[str]) -> None:
+    """Key and certificate for each of the services, and the bundle."""
     (directory / "bundle.pem").write_text(authority.bundle_pem)
     for name in names:
         key, csr = create_key()
@@ -107,21 +109,28 @@ def _write_certificates(authority: CertificateAuthority, directory: Path, names:
         (directory / f"{name}.pem").write_text(signed.chain_pem)
 
 
+async def open_stdin() -> asyncio.StreamReader:
+    """Standard input, line by line, without blocking."""
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    return lines
+
+
 async def main(directory: Path, mesh: dict[str, Any]) -> None:
     """Serve until standard input ends."""
     configure_logs("ads-server", level="warning")
     authority = CertificateAuthority.open(directory / "ca", trust_domain=TRUST_DOMAIN)
-    _write_certificates(authority, directory, list(mesh["callers"]))
+    write_certificates(authority, directory, list(mesh["callers"]))
     store = StateStore(_state(mesh))
     ads = AdsServer(store)
-    lines = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    lines = await open_stdin()
     async with open_server_credentials(authority, require_client_certificate=True) as tls, open_background(ads.run()):
         settings = ServerSettings(
             "control-plane", "127.0.0.1:0", credentials=tls.credentials, max_concurrent=_MOST_STREAMS, drain_grace=0.5
         )
         async with open_server(settings, [], generic_handlers=[ads.handler]) as server:
             steering = Steering(store, ads)
+            keep_heap()
             print(json.dumps({"port": server.port}), flush=True)
             while line := await lines.readline():
                 print(json.dumps(await steering.obey(json.loads(line))), flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from mesh.errors import InvalidInput
-from mesh.model import Address
+from mesh.model import Address, check_zone
 
 _SHORTEST_LIFE = 10
 _LONGEST_LIFE = 7 * 24 * 3600
@@ -24,7 +24,7 @@ class MeshSettings:
     `*_bind` are the addresses that a program listens on, `*_advertise` those that it tells others. `sidecar_bind` and
     `sidecar_advertise` are hosts; each sidecar has a port of its own. `consul` is where the registry answers;
     `consul_is_given` tells that an operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of
-    workload certificates, which are renewed at half of it.
+    workload certificates, which are renewed at half of it. `zone` is where this machine is, "" for no zone.
     """
 
     state_dir: Path
@@ -44,6 +44,7 @@ class MeshSettings:
     consul_rpc_port: int
     consul_serf_port: int
     certificate_lifetime: timedelta
+    zone: str = ""
 
     @property
     def admin_socket(self) -> Path:
@@ -67,6 +68,8 @@ class MeshSettings:
         enrolment = address("MESH_ENROLMENT_BIND", "127.0.0.1:18001")
         given = environment.get("CONSUL_HTTP_ADDR") or ""
         scheme, consul = _parse_consul(given) if given else ("http", address("MESH_CONSUL_BIND", "127.0.0.1:8500"))
+        zone = environment.get("MESH_ZONE") or ""
+        check_zone(zone)
         sidecar_bind = environment.get("MESH_SIDECAR_BIND") or "127.0.0.1"
         return cls(
             state_dir=Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute(),
@@ -86,6 +89,7 @@ class MeshSettings:
             consul_rpc_port=port("MESH_CONSUL_RPC_PORT", 8300),
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
+            zone=zone,
         )
 
 

@@ -3,6 +3,16 @@
 from mesh.model.address import Address
 from mesh.model.identity import SpiffeId
 from mesh.model.proxy import ProxySpec
-from mesh.model.service import KINDS, Declaration, Instance, check_service_name
+from mesh.model.service import KINDS, ZONE, Declaration, Instance, check_service_name, check_zone
 
-__all__ = ["KINDS", "Address", "Declaration", "Instance", "ProxySpec", "SpiffeId", "check_service_name"]
+__all__ = [
+    "KINDS",
+    "ZONE",
+    "Address",
+    "Declaration",
+    "Instance",
+    "ProxySpec",
+    "SpiffeId",
+    "check_service_name",
+    "check_zone",
+]

@@ -17,7 +17,8 @@ class ProxySpec:
     """Where one sidecar listens and whom it fronts.
 
     `inbound` is the bind address of the mutual TLS listener, or None for a pure client. `app_socket` and
-    `outbound_socket` are paths of unix sockets. `secrets_dir` holds svid.json and bundle.json, the SDS files.
+    `outbound_socket` are paths of unix sockets. `secrets_dir` holds svid.json and bundle.json, the SDS files;
+    it may be relative to the folder in which Envoy runs, and what is built of it is then the same for all such proxies.
     `exposed_health` is the bind address of a plaintext listener that answers grpc.health.v1.Health/Check only, for a
     registry that has no mesh certificate. `edge` is the bind address of the edge listener; only a gateway gets one.
     `zone` is where it runs, "" for nowhere in particular: instances in the same zone are preferred.

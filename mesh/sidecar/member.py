@@ -18,7 +18,7 @@ from pathlib import Path
 from mesh.discovery import HealthCheck, Registration, Registry, open_registration
 from mesh.errors import InvalidInput, MeshError
 from mesh.identity import Identity, IdentitySettings, open_identity
-from mesh.model import Address, Instance, ProxySpec, SpiffeId
+from mesh.model import ZONE, Address, Instance, ProxySpec, SpiffeId
 from mesh.runtime import open_background
 from mesh.sidecar.application import Application, ApplicationSettings, open_application
 from mesh.sidecar.bootstrap import ControlPlane
@@ -171,6 +171,7 @@ async def _describe(settings: MemberSettings, spec: ProxySpec, advertised: str) 
         kind=settings.kind,
         version=settings.version,
         capabilities=capabilities,
+        metadata={ZONE: settings.zone} if settings.zone else {},
     )
 
 

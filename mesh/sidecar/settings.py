@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.errors import InvalidInput
-from mesh.model import Address, check_service_name
+from mesh.model import Address, check_service_name, check_zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class MemberSettings:
     serves at MESH_LISTEN; `app_listen` ("unix:/PATH") is where it serves when it does not obey that. With neither it
     is a pure client: it can call, and is not registered. `bind` is for the inbound listener (port 0 for any free one),
     `advertise_host` what others are told. `exposed_health` is for a registry without an identity of the mesh: health
-    is then answered without TLS as well, and nothing else is.
+    is then answered without TLS as well, and nothing else is. `zone` is where the member runs: callers prefer instances
+    of their own zone.
 
     Seconds: `start_timeout` until the application must be healthy and Envoy live; `deregister_wait` for callers to
     hear of the end; `quiet_wait` for calls in flight to end by themselves before the application is told to end
@@ -40,6 +41,7 @@ class MemberSettings:
     advertise_host: str = "127.0.0.1"
     edge: Address | None = None
     exposed_health: bool = False
+    zone: str = ""
     start_timeout: float = 30.0
     deregister_wait: float = 0.5
     quiet_wait: float = 5.0
@@ -53,6 +55,7 @@ class MemberSettings:
     def check(self) -> None:
         """Raise InvalidInput for what cannot work, before a port, a file or a join token is spent on it."""
         check_service_name(self.service)
+        check_zone(self.zone)
         if self.app_listen and not self.app_listen.startswith("unix:/"):
             raise InvalidInput(
                 f"{self.app_listen!r} is no unix socket.", field="listen", fix="Write unix:/PATH, an absolute path."

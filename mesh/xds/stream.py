@@ -96,6 +96,8 @@ class AdsStream:
 
     def _held_back(self, type_url: str, held: Mapping[str, str]) -> tuple[str, ...]:
         """The names whose newest version the client has refused."""
+        if not held:
+            return ()
         wanted = self._snapshot.of(type_url)
         return tuple(
             sorted(name for name, version in held.items() if name in wanted and wanted[name].version == version)

@@ -86,6 +86,7 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
         advertise_host=settings.sidecar_advertise,
         edge=request.edge,
         exposed_health=settings.consul_is_given,
+        zone=settings.zone,
     )
 
 

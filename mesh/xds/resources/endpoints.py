@@ -10,12 +10,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from mesh.model import Instance
+from mesh.model import ZONE, Instance
 from mesh.xds import names
 from mesh.xds.resources.resource import Resource, build_resource
-
-ZONE = "zone"
-"""The key of an instance's metadata that names its zone."""
 
 _OWN, _OTHER = 0, 1
 
