@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -119,6 +123,60 @@ async def test_rotation_of_certificates_fails_no_call_and_no_stream(start_mesh, 
             assert not stream.done()
         assert load.failed == []
         assert mesh.is_ready()
+
+
+async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_and_the_lead(
+    start_mesh, load_mesh_file, mesh_environment, short_state_dir
+):
+    second = mesh_environment(short_state_dir)
+    first_bind = mesh_environment(short_state_dir)["MESH_CONTROL_BIND"]
+    second_bind = second["MESH_CONTROL_BIND"]
+    both = f"{first_bind},{second_bind}"
+    with start_mesh(load_mesh_file, MESH_CONTROL_BIND=first_bind, MESH_CONTROL_PLANES=both) as mesh:
+        env = second | {
+            "MESH_CONTROL_PLANES": both,
+            "MESH_CA_DIR": str(mesh.state_dir / "ca"),
+            "CONSUL_HTTP_ADDR": mesh.env["MESH_CONSUL_BIND"],
+        }
+        other = dataclasses.replace(mesh, env=env, state_dir=short_state_dir)
+        load = Load(mesh.outbound("caller-1"))
+        with _control_plane(env, short_state_dir):
+            await wait_for(lambda: _control_planes(other) == {first_bind: True, second_bind: False})
+            other.meshctl("token", "create", "newcomer", "--kind", "service")
+            async with load.running():
+                await load.calls(100)
+                mesh.kill(mesh.pid_of("services.control_plane", f"MESH_CONTROL_BIND={first_bind}"))
+                await wait_for(lambda: other.json("proxies") != [])
+                await wait_for(lambda: _control_planes(other).get(second_bind), timeout=60)
+                await wait_for(mesh.is_ready)
+                await load.calls(100)
+            await wait_for(lambda: "newcomer" in (mesh.state_dir / "declarations.json").read_text())
+        assert load.failed == []
+        await wait_for(mesh.is_ready)
+
+
+@contextlib.contextmanager
+def _control_plane(env, state_dir):
+    with (state_dir / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.control_plane"], env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    except BaseException:
+        print((state_dir / "log").read_text())
+        raise
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def _control_planes(mesh):
+    done = mesh.meshctl("status", "--output", "json")
+    facts = json.loads(done.stdout) if done.stdout else {"control_planes": []}
+    return {each["address"]: each["leads"] for each in facts["control_planes"]}
 
 
 @contextlib.asynccontextmanager
