@@ -21,7 +21,7 @@ class MeshState:
 
     `services` maps a name to its instances, sorted by id; unhealthy ones are included. `declarations` maps a name to
     what an operator said about it. A service may be declared without having instances, and the other way round.
-    `policy` is the mesh document.
+    `policy` is the mesh document. `revoked` are the services whose identities nobody accepts any more.
 
     A new state shares with the old one what did not change: who wants to know what did compares by identity.
     """
@@ -31,6 +31,7 @@ class MeshState:
     services: Mapping[str, tuple[Instance, ...]] = field(default_factory=lambda: MappingProxyType({}))
     declarations: Mapping[str, Declaration] = field(default_factory=lambda: MappingProxyType({}))
     policy: Policy = EMPTY
+    revoked: frozenset[str] = frozenset()
 
     def with_services(self, services: Mapping[str, tuple[Instance, ...]]) -> Self:
         """This state with other services; itself when they mean the same. Costs what has changed."""
@@ -51,6 +52,10 @@ class MeshState:
         if policy is self.policy or policy.version == self.policy.version:
             return self
         return self._succeeded(replace(self, policy=policy))
+
+    def with_revoked(self, services: frozenset[str]) -> Self:
+        """This state with other revoked identities; itself when they are the same."""
+        return self if services == self.revoked else self._succeeded(replace(self, revoked=services))
 
     def spiffe_id(self, service: str) -> SpiffeId:
         """The identity of a service in this mesh."""
@@ -80,6 +85,7 @@ class MeshState:
             self.trust_domain,
             self.namespace,
             self.policy.version,
+            sorted(self.revoked),
             self._digest_of_services,
             self._digest_of_declarations,
         )

@@ -32,6 +32,10 @@ class StateStore:
         """Replace the mesh document."""
         self._set(self._current.with_policy(policy))
 
+    def set_revoked(self, services: frozenset[str]) -> None:
+        """Replace the services whose identities are revoked."""
+        self._set(self._current.with_revoked(services))
+
     async def watch(self) -> AsyncIterator[MeshState]:
         """Give the state at once and after every change. Latest wins: a slow reader misses the ones between."""
         seen: MeshState | None = None

@@ -1,7 +1,7 @@
 """From the state of the mesh to the snapshot of each proxy, at the cost of what has changed.
 
-    MeshState ──track──> blueprint of a proxy    built anew when something changes that it was built from
-        └──instances──> EndpointSet              shared by proxies with the same upstreams and zone
+    MeshState ──track──> Outline of a proxy    built anew when something changes that it was built from
+        └──instances──> EndpointSet            shared by proxies with the same targets and zone
                             └── both ──> Snapshot
 
 `advance` takes in a state and finds out by two indexes who is concerned: those who have read a fact that differs, and
@@ -11,10 +11,12 @@ those who have endpoints of a service whose instances differ. Nobody else is loo
 from dataclasses import dataclass, field
 
 from mesh.model import ProxySpec
-from mesh.state import Fact, MeshState, changed_keys, changes_between, track
+from mesh.state import Fact, MeshState, changes_between, track
 from mesh.xds import names
-from mesh.xds.blueprint import Blueprint, build_client, build_sidecar
+from mesh.xds.blueprint import Blueprint
 from mesh.xds.endpoint_sets import EndpointSet, EndpointSets
+from mesh.xds.names import cluster_of
+from mesh.xds.outline import Outline, build_client, build_sidecar
 from mesh.xds.snapshot import EMPTY, Snapshot, build_snapshot, changed_names
 
 _SERVICES = "services"
@@ -34,7 +36,7 @@ Spec = ProxySpec | ClientSpec
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    """What is remembered of a proxy between states. `facts` are those that its blueprint was built from."""
+    """What is remembered of a proxy between states. `facts` are those that its outline was built from."""
 
     spec: Spec
     snapshot: Snapshot = EMPTY
@@ -52,6 +54,7 @@ class Reconciler:
         self._readers: dict[Fact, set[_Known]] = {}
         self._endpoints: EndpointSets[_Known] = EndpointSets()
         self._affected: dict[Spec, None] = {}
+        self._blueprint: Blueprint | None = None
 
     @property
     def state(self) -> MeshState:
@@ -96,12 +99,12 @@ class Reconciler:
         if facts is None:
             for known in self._known.values():
                 self._mark_stale(known)
-            facts = {(_SERVICES, name) for name in changed_keys(before.services, state.services)}
+            facts = {(_SERVICES, name) for name in self._endpoints.services}
         for fact in facts:
             for known in self._readers.get(fact, ()):
                 self._mark_stale(known)
             if fact[0] == _SERVICES:
-                for known in self._endpoints.users_of(fact[1]):
+                for known in self._endpoints.note_changed(fact[1]):
                     self._affected[known.spec] = None
 
     def next_affected(self) -> Spec | None:
@@ -116,18 +119,17 @@ class Reconciler:
         tracked, facts = track(state)
         spec = known.spec
         try:
-            blueprint = _build(tracked, spec)
+            outline = self._build_outline(tracked, spec)
         finally:
             # Also when it fails: it is to be tried again when something changes that it has failed for.
             self._note_read(known, facts)
-        known.endpoints = self._endpoints.use(
-            known, blueprint.clusters, spec.zone, is_envoy=isinstance(spec, ProxySpec)
-        )
+        is_envoy = isinstance(spec, ProxySpec)
+        known.endpoints = self._endpoints.use(known, outline.targets, spec.zone, is_envoy=is_envoy)
         self._endpoints.refresh(known.endpoints, state)
         known.snapshot = build_snapshot(
-            *blueprint.resources,
+            *outline.resources,
             endpoints=known.endpoints.current,
-            endpoint_clusters=frozenset(cluster for cluster, _ in blueprint.clusters),
+            endpoint_clusters=frozenset(map(cluster_of, outline.targets)),
             known=known.snapshot,
         )
         known.is_stale = False
@@ -149,6 +151,9 @@ class Reconciler:
             self._readers.setdefault(fact, set()).add(known)
         known.facts = facts
 
-
-def _build(state: MeshState, spec: Spec) -> Blueprint:
-    return build_sidecar(state, spec) if isinstance(spec, ProxySpec) else build_client(state, spec.service)
+    def _build_outline(self, state: MeshState, spec: Spec) -> Outline:
+        if self._blueprint is None or self._blueprint.policy is not state.policy:
+            self._blueprint = Blueprint(state.policy)
+        if isinstance(spec, ProxySpec):
+            return build_sidecar(state, spec, self._blueprint)
+        return build_client(state, spec.service, self._blueprint)

@@ -168,7 +168,7 @@ class DeltaStream(AdsStream):
         for url in (names.CLUSTER, names.ENDPOINT):
             if plan := self._plan(url, with_removals=False):
                 return self._respond(url, plan)
-        for url in (names.LISTENER, names.ROUTE):
+        for url in (names.LISTENER, names.ROUTE, names.EXTENSION):
             if (plan := self._plan(url, with_removals=True)) and self._clusters_are_settled():
                 return self._respond(url, plan)
         # What a client asks for and does not exist must be said at once: Envoy waits for it.

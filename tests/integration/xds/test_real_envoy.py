@@ -18,7 +18,7 @@ from mesh.rpc import ServerSettings, open_server, open_target
 from mesh.runtime import open_background
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
-from mesh.xds import AdsServer, blueprint, names
+from mesh.xds import AdsServer, names, outline
 from mesh.xds.descriptors import envoy_binary, envoy_message, envoy_pool
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.resources import build_resource
@@ -156,7 +156,7 @@ def write_bootstrap(spec, control, authority, change=lambda bootstrap: None):
     write_svid_files(Path(spec.secrets_dir), authority.svid(spec.service))
     run = Path(spec.outbound_socket).parent
     identity = SpiffeId(TRUST_DOMAIN, "default", "control-plane")
-    bootstrap = build_bootstrap(spec, ControlPlane(control, identity), admin_socket=f"{run}/admin.sock")
+    bootstrap = build_bootstrap(spec, ControlPlane((control,), identity), admin_socket=f"{run}/admin.sock")
     change(bootstrap)
     path = run / "bootstrap.json"
     path.write_text(json.dumps(bootstrap))
@@ -238,7 +238,7 @@ def settled(ads, count=1):
     """True when each proxy has acknowledged the newest response of each type."""
     proxies = ads.proxies()
     return len(proxies) == count and all(
-        {kind.type for kind in proxy.resources} == set(SHORT)
+        {kind.type for kind in proxy.resources} | {"extension"} == set(SHORT)
         and all(kind.acked_version == kind.sent_version != "" for kind in proxy.resources)
         for proxy in proxies
     )
@@ -336,14 +336,14 @@ async def test_a_changed_cluster_is_in_use_at_once_on_the_same_stream_and_after_
 ):
     """Without its endpoints Envoy keeps the old cluster until its initial_fetch_timeout of 15 s is over."""
     spec = specs["sidecar"]
-    build = blueprint.build_upstream_cluster
+    build = outline.build_upstream_cluster
 
     def change_clusters(timeout):
         def changed(*args):
             resource = build(*args)
             return build_resource(names.CLUSTER, resource.name, to_dict(resource) | {"connect_timeout": timeout})
 
-        monkeypatch.setattr(blueprint, "build_upstream_cluster", changed)
+        monkeypatch.setattr(outline, "build_upstream_cluster", changed)
 
     async def is_in_use():
         wanted = Reconciler().sidecar_snapshot(store.current, spec).of(names.CLUSTER)

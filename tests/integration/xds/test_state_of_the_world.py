@@ -14,7 +14,7 @@ from mesh.identity import write_svid_files
 from mesh.model import Declaration, Instance
 from mesh.rpc import ServerSettings, open_server, open_target
 from mesh.state import MeshState, StateStore
-from mesh.xds import blueprint, names
+from mesh.xds import names, outline
 from mesh.xds.descriptors import envoy_message
 from mesh.xds.resources import build_resource
 
@@ -185,7 +185,7 @@ async def test_grpcs_own_client_goes_on_with_the_last_good_cluster_after_it_has_
     credentials = grpc.ssl_server_credentials([pair], server_svid.trust_bundle.encode(), require_client_auth=True)
     write_svid_files(short_dir, authority.svid("caller"))
 
-    def with_unknown_policy(service, expected):
+    def with_unknown_policy(service, *_):
         """gRPC does not know the policy RANDOM, and refuses."""
         literal = {"type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}, "lb_policy": "RANDOM"}
         return build_resource(names.CLUSTER, service, {"name": service} | literal)
@@ -204,7 +204,7 @@ async def test_grpcs_own_client_goes_on_with_the_last_good_cluster_after_it_has_
 
         async with open_caller(bootstrap) as call:
             assert await call("xds:///echo") == "first"
-            monkeypatch.setattr(blueprint, "build_client_cluster", with_unknown_policy)
+            monkeypatch.setattr(outline, "build_client_cluster", with_unknown_policy)
             store.set_declarations({"caller": Declaration("caller", "agent", ("echo",))})
             await eventually(lambda: held_back() == [("echo",)])
             assert await call("xds:///echo") == "first"
