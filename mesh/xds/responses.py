@@ -7,10 +7,14 @@ https://protobuf.dev/programming-guides/encoding/ , "Message Structure".
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mesh.xds.resources import Resource
 
 _LENGTH_DELIMITED = 2
+
+_CONTENTS = 64
+"""Responses of which the bytes are kept: a change reaches many streams within a moment, and few changes do at once."""
 
 # google.protobuf.Any
 _ANY_TYPE_URL, _ANY_VALUE = 1, 2
@@ -34,22 +38,9 @@ class DeltaResponse:
 
     def to_bytes(self) -> bytes:
         """The message as it goes over the wire."""
-        parts = [_text(_VERSION, self.version)]
-        for resource in self.resources:
-            any_head = _any_head(resource)
-            any_size = len(any_head) + len(resource.body)
-            head = b"".join(
-                (
-                    _text(_RESOURCE_VERSION, resource.version),
-                    _text(_RESOURCE_NAME, resource.name),
-                    _tag(_RESOURCE_ANY, any_size),
-                    any_head,
-                )
-            )
-            parts += (_tag(_RESOURCES, len(head) + len(resource.body)), head, resource.body)
-        parts += (_text(_TYPE_URL, self.type_url), _text(_NONCE, self.nonce))
-        parts += (_text(_REMOVED_RESOURCES, name) for name in self.removed_resources)
-        return b"".join(parts)
+        # The order of fields is free; what is different for each stream comes last.
+        content = _delta_content(self.type_url, self.version, self.resources, self.removed_resources)
+        return content + _text(_NONCE, self.nonce)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +68,29 @@ class StateResponse:
 
 
 Response = DeltaResponse | StateResponse
+
+
+@lru_cache(maxsize=_CONTENTS)
+def _delta_content(
+    type_url: str, version: str, resources: tuple[Resource, ...], removed_resources: tuple[str, ...]
+) -> bytes:
+    """All of a DeltaDiscoveryResponse but its nonce: the same for all streams to which the same change goes."""
+    parts = [_text(_VERSION, version)]
+    for resource in resources:
+        any_head = _any_head(resource)
+        any_size = len(any_head) + len(resource.body)
+        head = b"".join(
+            (
+                _text(_RESOURCE_VERSION, resource.version),
+                _text(_RESOURCE_NAME, resource.name),
+                _tag(_RESOURCE_ANY, any_size),
+                any_head,
+            )
+        )
+        parts += (_tag(_RESOURCES, len(head) + len(resource.body)), head, resource.body)
+    parts.append(_text(_TYPE_URL, type_url))
+    parts += (_text(_REMOVED_RESOURCES, name) for name in removed_resources)
+    return b"".join(parts)
 
 
 def _any_head(resource: Resource) -> bytes:

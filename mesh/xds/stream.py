@@ -104,7 +104,10 @@ class AdsStream:
         )
 
     def _record(self, type_url: str) -> TypeRecord:
-        return self._records.setdefault(type_url, TypeRecord())
+        known = self._records.get(type_url)
+        if known is None:
+            known = self._records[type_url] = TypeRecord()
+        return known
 
     def _note_nack(self, type_url: str, held: tuple[str, ...], message: str) -> None:
         self._record(type_url).note_nack(message)
@@ -132,8 +135,10 @@ class DeltaStream(AdsStream):
 
     def receive(self, request: Any) -> None:
         url = request.type_url
-        check_types({*self._subscriptions, url})
-        subscription = self._subscriptions.setdefault(url, DeltaSubscription())
+        subscription = self._subscriptions.get(url)
+        if subscription is None:
+            check_types({*self._subscriptions, url})
+            subscription = self._subscriptions[url] = DeltaSubscription()
         record = self._record(url)
         if request.response_nonce:
             if request.HasField("error_detail"):
@@ -264,9 +269,11 @@ class StateStream(AdsStream):
 
     def receive(self, request: Any) -> None:
         url = request.type_url
-        check_types({*self._subscriptions, url})
         check_count(url, len(request.resource_names))
-        subscription = self._subscriptions.setdefault(url, StateSubscription())
+        subscription = self._subscriptions.get(url)
+        if subscription is None:
+            check_types({*self._subscriptions, url})
+            subscription = self._subscriptions[url] = StateSubscription()
         record = self._record(url)
         if request.response_nonce:
             if request.HasField("error_detail"):
