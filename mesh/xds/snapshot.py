@@ -90,7 +90,7 @@ def changed_names(before: ByName, after: ByName) -> frozenset[str]:
 
 def build_snapshot(
     *resources: Resource,
-    endpoints: ByName = _NOTHING,
+    endpoints: ByName | None = None,
     endpoint_clusters: frozenset[str] = frozenset(),
     known: Snapshot = EMPTY,
 ) -> Snapshot:
@@ -102,7 +102,7 @@ def build_snapshot(
     for resource in resources:
         by_type.setdefault(resource.type_url, {})[resource.name] = resource
     shared = {url: _shared(by_name, known.of(url)) for url, by_name in by_type.items()}
-    if endpoints:
+    if endpoints is not None:
         shared[names.ENDPOINT] = endpoints
     snapshot = Snapshot(MappingProxyType(shared), endpoint_clusters)
     snapshot.check_consistent(known)
