@@ -31,6 +31,12 @@ class Steered:
         self.process.stdin.write(json.dumps(command).encode() + b"\n")
         return await self.answer()
 
+    async def end(self) -> dict[str, Any]:
+        """End its standard input; gives what it says then."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return await self.answer()
+
     async def answer(self) -> dict[str, Any]:
         """The next line of the process."""
         assert self.process.stdout is not None
@@ -70,11 +76,11 @@ async def running_pair(
     mesh.write_text(json.dumps({"services": services, "instances": instances, "callers": dict(callers)}))
     try:
         async with contextlib.AsyncExitStack() as stack:
-            server = await stack.enter_async_context(_running(module, str(directory), str(mesh)))
+            server = await stack.enter_async_context(running(module, str(directory), str(mesh)))
             port = (await server.answer())["port"]
             kind = ("bare",) if is_bare else ()
             load = await stack.enter_async_context(
-                _running("benchmarks.ads_load", str(directory), str(port), json.dumps(dict(proxies)), *kind)
+                running("benchmarks.ads_load", str(directory), str(port), json.dumps(dict(proxies)), *kind)
             )
             yield Pair(server, load, (await load.answer())["seconds"])
     finally:
@@ -82,7 +88,8 @@ async def running_pair(
 
 
 @contextlib.asynccontextmanager
-async def _running(*module: str) -> AsyncIterator[Steered]:
+async def running(*module: str) -> AsyncIterator[Steered]:
+    """A Python module as a process that ends when its standard input does."""
     process = await create_subprocess_exec(
         sys.executable, "-m", *module, stdin=PIPE, stdout=PIPE, cwd=ROOT, limit=_LONGEST_LINE
     )

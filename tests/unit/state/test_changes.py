@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.config.document import Policy
@@ -21,6 +21,7 @@ def start():
     return MeshState("mesh.test").with_declarations({"a": Declaration("a", "agent", ("b",))})
 
 
+@settings(deadline=None)
 @given(st.lists(SERVICES, max_size=5))
 def test_a_version_does_not_tell_how_a_state_came_about(steps):
     state = start()
@@ -30,6 +31,7 @@ def test_a_version_does_not_tell_how_a_state_came_about(steps):
     assert state.version == fresh.version
 
 
+@settings(deadline=None)
 @given(SERVICES, SERVICES)
 def test_the_changed_facts_are_those_of_services_that_differ(before, after):
     old = start().with_services(services_of(before))
