@@ -1,8 +1,9 @@
-"""`python -m benchmarks.ads_load DIRECTORY PORT PROXIES [bare]`: proxies that speak delta ADS as Envoy does.
+"""`python -m benchmarks.ads_load DIRECTORY PORT PROXIES [bare] [shared]`: proxies that speak delta ADS as Envoy does.
 
 PROXIES is a JSON object {"caller-0": 50}: how many of each service. Each has a connection of its own, by mutual TLS, as
-each Envoy has. It looks at nothing but the names of clusters, so that most of the machine is left to the server. Once
-all have acknowledged everything it prints {"seconds": ...}; after that each line on standard input asks:
+each Envoy has; with "shared" those of one service have one. It looks at nothing but the names of clusters, so that most
+of the machine is left to the server. Once all have acknowledged everything it prints {"seconds": ...}; after that each
+line on standard input asks:
 
     {"mark": true}     forget the counts
     {"wait": 50}       wait until so many messages have come, and been acknowledged, since the mark
@@ -109,13 +110,13 @@ def _open_channel(directory: Path, port: int, service: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options)
 
 
-async def main(directory: Path, port: int, services: dict[str, int], *, is_bare: bool) -> None:
+async def main(directory: Path, port: int, services: dict[str, int], modes: list[str]) -> None:
     """Run the proxies until standard input ends."""
-    proxies = [
-        Proxy(service, number, _open_channel(directory, port, service))
-        for service, count in services.items()
-        for number in range(count)
-    ]
+    proxies: list[Proxy] = []
+    for service, count in services.items():
+        shared = [_open_channel(directory, port, service)] * count if "shared" in modes else None
+        channels = shared or [_open_channel(directory, port, service) for _ in range(count)]
+        proxies += [Proxy(service, number, channel) for number, channel in enumerate(channels)]
     places = asyncio.Semaphore(_AT_ONCE)
     lines = await open_stdin()
     keep_heap()
@@ -125,7 +126,7 @@ async def main(directory: Path, port: int, services: dict[str, int], *, is_bare:
         async def begin(proxy: Proxy) -> None:
             settled = asyncio.Event()
             async with places:
-                streams.append(group.create_task(proxy.run_bare(settled) if is_bare else proxy.run(settled)))
+                streams.append(group.create_task(proxy.run_bare(settled) if "bare" in modes else proxy.run(settled)))
                 await settled.wait()
 
         started = time.monotonic()
@@ -153,4 +154,4 @@ async def _obey(proxies: list[Proxy], command: dict[str, Any]) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), is_bare=sys.argv[4:] == ["bare"]))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4:]))

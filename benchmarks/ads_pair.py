@@ -64,13 +64,14 @@ async def running_pair(
     proxies: Mapping[str, int],
     *,
     instances: int = 3,
-    is_bare: bool = False,
+    modes: Sequence[str] = (),
 ) -> AsyncIterator[Pair]:
     """`services` services of `instances` instances; `callers` with their upstreams; `proxies` of each caller.
 
-    With `is_bare` both ends are gRPC and nothing else: see benchmarks.bare_server.
+    With mode "bare" both ends are gRPC and nothing else, see benchmarks.bare_server; with "shared" the proxies of one
+    caller share a connection.
     """
-    module = "benchmarks.bare_server" if is_bare else "benchmarks.ads_server"
+    module = "benchmarks.bare_server" if "bare" in modes else "benchmarks.ads_server"
     directory = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
     mesh = directory / "mesh.json"
     mesh.write_text(json.dumps({"services": services, "instances": instances, "callers": dict(callers)}))
@@ -78,9 +79,8 @@ async def running_pair(
         async with contextlib.AsyncExitStack() as stack:
             server = await stack.enter_async_context(running(module, str(directory), str(mesh)))
             port = (await server.answer())["port"]
-            kind = ("bare",) if is_bare else ()
             load = await stack.enter_async_context(
-                running("benchmarks.ads_load", str(directory), str(port), json.dumps(dict(proxies)), *kind)
+                running("benchmarks.ads_load", str(directory), str(port), json.dumps(dict(proxies)), *modes)
             )
             yield Pair(server, load, (await load.answer())["seconds"])
     finally:

@@ -169,6 +169,8 @@ class DeltaStream(AdsStream):
                 self._subscriptions[url].note_changed(changed)
 
     def next_response(self) -> Response | None:
+        if not any(subscription.may_be_due for subscription in self._subscriptions.values()):
+            return None
         # Added and changed things first, in order; the users of clusters wait until these are there.
         for url in (names.CLUSTER, names.ENDPOINT):
             if plan := self._plan(url, with_removals=False):
@@ -191,7 +193,7 @@ class DeltaStream(AdsStream):
 
     def _plan(self, url: str, *, with_removals: bool) -> Plan:
         subscription = self._subscriptions.get(url)
-        if subscription is None or subscription.is_clean or subscription.is_waiting or subscription.is_first:
+        if subscription is None or not subscription.may_be_due:
             return _NOTHING
         plan = subscription.plan(self._snapshot.of(url), with_removals=with_removals)
         if url == names.ROUTE and plan.removed:
@@ -250,7 +252,7 @@ class DeltaStream(AdsStream):
         not end the warming.
         """
         endpoints = self._subscriptions.get(names.ENDPOINT)
-        if endpoints is not None:
+        if endpoints is not None and self._warming:
             endpoints.force(self._warming & endpoints.names)
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:

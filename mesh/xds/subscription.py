@@ -54,9 +54,11 @@ class DeltaSubscription:
     is_all_dirty: bool = False
 
     @property
-    def is_clean(self) -> bool:
-        """True when there is certainly nothing to send."""
-        return not self.dirty and not self.is_all_dirty and (self.is_answered or not self.is_wildcard)
+    def may_be_due(self) -> bool:
+        """False when there is certainly nothing to send now."""
+        if self.nonce or self.is_first:
+            return False
+        return bool(self.dirty or self.is_all_dirty or (self.is_wildcard and not self.is_answered))
 
     @property
     def is_waiting(self) -> bool:
