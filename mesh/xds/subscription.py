@@ -140,8 +140,14 @@ class DeltaSubscription:
         """Take an ACK; False when it is not about the newest response."""
         if not nonce or nonce != self.nonce:
             return False
-        self.nonce, self.outstanding, self.before = "", {}, {}
+        self._has_taken(self.outstanding)
         return True
+
+    def _has_taken(self, names: Iterable[str]) -> None:
+        """The client keeps these of the outstanding response, if it wants them, however often it left them meanwhile."""
+        for name in filter(self.wants, names):
+            self.sent.setdefault(name, self.outstanding[name])
+        self.nonce, self.outstanding, self.before = "", {}, {}
 
     def refuse(self, nonce: str, message: str) -> tuple[str, ...] | None:
         """Take a NACK: hold back what its message names, or all of the response when it names nothing.
@@ -158,7 +164,7 @@ class DeltaSubscription:
                 self.sent[name] = self.before[name]
             else:
                 self.sent.pop(name, None)
-        self.nonce, self.outstanding, self.before = "", {}, {}
+        self._has_taken(self.outstanding.keys() - set(bad))
         return tuple(sorted(bad))
 
 

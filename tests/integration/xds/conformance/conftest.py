@@ -135,12 +135,24 @@ class World:
         return build_revised
 
 
-@pytest.fixture
-def world(monkeypatch):
+@contextlib.contextmanager
+def _made_world():
     made = World()
-    for name in ("build_api_listener", "build_client_routes", "build_client_cluster"):
-        monkeypatch.setattr(reconcile, name, made.revised(getattr(reconcile, name)))
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("build_api_listener", "build_client_routes", "build_client_cluster"):
+            patch.setattr(reconcile, name, made.revised(getattr(reconcile, name)))
+        yield made
+
+
+@pytest.fixture
+def world():
+    with _made_world() as made:
+        yield made
+
+
+@pytest.fixture
+def make_world():
+    return _made_world
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,21 @@ class Client:
 
     async def fence(self, url):
         """Return when the server has read all that was said before; nothing else may come meanwhile."""
+
+        def refuse(answer):
+            raise AssertionError(f"something came that nobody needs: {answer}")
+
+        await self.fence_among((url,), refuse)
+
+    async def fence_among(self, urls, hear):
+        """Return when the server has read all that was said before of some types; `hear` gets what comes meanwhile."""
+        url, name = await self._ask_for_fence(urls)
+        while (answer := await self.read()).url != url:
+            hear(answer)
+        assert (answer.resources, answer.removed) == ({}, (name,) if self.protocol == "delta" else ())
+        await self.acknowledge(answer)
+
+    async def _ask_for_fence(self, urls):
         raise NotImplementedError
 
     async def take(self):
@@ -270,11 +297,10 @@ class DeltaClient(Client):
     async def refuse(self, answer, error):
         await self.send(answer.url, response_nonce=answer.nonce, error=error)
 
-    async def fence(self, url):
+    async def _ask_for_fence(self, urls):
         name = f"fence-{next(self._fences)}"
         await self.subscribe(_FENCE, name)
-        answer = await self.take()
-        assert (answer.url, answer.removed) == (_FENCE, (name,)), "something came that nobody needs"
+        return _FENCE, name
 
     def updated(self, url, asked, changed):
         """What a response to a change of `changed` must hold when the client has asked for `asked`."""
@@ -320,13 +346,13 @@ class StateClient(Client):
     async def refuse(self, answer, error):
         await self._say(answer.url, response_nonce=answer.nonce, error=error)
 
-    async def fence(self, url):
-        # Of these types also that is told that a name does not exist.
-        other = LDS if url == CDS else CDS
+    async def _ask_for_fence(self, urls):
+        # Of a type whose responses are whole it is told, too, that there is nothing.
+        other = next(it for it in WHOLE if it not in urls)
+        name = f"fence-{next(self._fences)}"
         self.wanted[other] = set()
-        await self.subscribe(other, f"fence-{next(self._fences)}")
-        answer = await self.take()
-        assert (answer.url, answer.resources) == (other, {}), "something came that nobody needs"
+        await self.subscribe(other, name)
+        return other, name
 
     def updated(self, url, asked, changed):
         return set(asked) if url in WHOLE else set(changed)
@@ -359,7 +385,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def open_running(store):
+async def _open_running(store):
     ads = AdsServer(store, identity_of=identity_in_metadata)
     settings = ServerSettings("control-plane", "127.0.0.1:0", max_concurrent=1000, drain_grace=0.2)
     async with open_server(settings, [], generic_handlers=[ads.handler]) as server:
@@ -376,8 +402,18 @@ async def open_running(store):
 
 
 @pytest.fixture
+def open_running():
+    return _open_running
+
+
+@pytest.fixture
+def protocols():
+    return {"delta": DeltaClient, "sotw": StateClient}
+
+
+@pytest.fixture
 async def running(world):
-    async with open_running(world.store) as opened:
+    async with _open_running(world.store) as opened:
         yield opened
 
 

@@ -90,13 +90,15 @@ async def test_nothing_is_said_of_endpoints_and_routes_that_go_in_state_of_the_w
 async def test_a_resource_that_comes_and_goes_while_an_answer_is_awaited_is_not_told_of(delta, url, world):
     world.add("a")
     await delta.subscribe(url, "a", "b")
-    first = await delta.read()
+    await delta.gather(lambda it: len(it.resources) + len(it.removed) == 2)
+    world.update(url, "a")
+    unanswered = await delta.read()
     world.add("b")
     world.remove("b")
-    await delta.acknowledge(first)
     world.update(url, "a")
+    await delta.acknowledge(unanswered)
     answer = await delta.take()
-    assert (answer.resources, answer.removed) == ({"a": 1}, ())
+    assert (answer.resources, answer.removed) == ({"a": 2}, ())
 
 
 @pytest.mark.requirement("xds_protocol#incremental-xds")
