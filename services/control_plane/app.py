@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import ConsulRegistry
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -17,6 +16,7 @@ from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.open_registry import open_registry
 from services.control_plane.registry_follower import RegistryFollower
 
 NAME = "control-plane"
@@ -41,8 +41,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     lifetime = settings.certificate_lifetime
 
     async with AsyncExitStack() as stack:
-        registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-        follower = RegistryFollower(registry, store)
+        registry = await stack.enter_async_context(open_registry(settings, authority, draining))
+        follower = RegistryFollower(registry.registry, store)
         ads = AdsServer(store, ready=follower.first_snapshot)
         control = ControlServicer(
             settings,
@@ -50,6 +50,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             tokens=tokens,
             declarations=declarations,
             store=store,
+            registry=registry,
             follower=follower,
             ads=ads,
             started=datetime.now(UTC),
@@ -89,13 +90,16 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     credentials=control_tls.credentials,
                     max_concurrent=_MAX_STREAMS,
                 ),
-                [_identity_service(authority, tokens, settings, enrolment=False)],
+                [_identity_service(authority, tokens, settings, enrolment=False), registry.for_members],
                 generic_handlers=[ads.handler],
             )
         )
         # Last: who gets an answer here may take it that all ports are there.
         admin_server = await stack.enter_async_context(
-            open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
+            open_server(
+                ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"),
+                [control_service, registry.for_operators],
+            )
         )
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(follower.follow()), group.create_task(ads.run())]
@@ -105,7 +109,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 "control_plane_ready",
                 control=str(settings.control_bind),
                 enrolment=str(settings.enrolment_bind),
-                registry=str(settings.consul),
+                registry=registry.kind,
+                registry_address=registry.address,
             )
             await stop.wait()
             draining.set()

@@ -17,6 +17,7 @@ from mesh.model import Declaration, Instance, check_service_name
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, ProxyStatus, TypeStatus
+from services.control_plane.open_registry import OpenRegistry
 from services.control_plane.registry_follower import RegistryFollower
 from services.control_plane.reserved_names import check_declarable, check_joinable
 
@@ -37,6 +38,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         tokens: JoinTokens,
         declarations: DeclarationStore,
         store: StateStore,
+        registry: OpenRegistry,
         follower: RegistryFollower,
         ads: AdsServer,
         started: datetime,
@@ -47,6 +49,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         self._tokens = tokens
         self._declarations = declarations
         self._store = store
+        self._registry = registry
         self._follower = follower
         self._ads = ads
         self._started = started
@@ -60,8 +63,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
             version=mesh.__version__,
             trust_domain=self._settings.trust_domain,
             start_time=_timestamp(self._started),
-            registry="consul",
-            registry_address=str(self._settings.consul),
+            registry=self._registry.kind,
+            registry_address=self._registry.address,
             registry_available=status.is_available,
             registry_error=status.error,
             state_version=self._store.current.version,
@@ -121,6 +124,23 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
             "service_declared", declared=request.name, kind=request.kind, upstreams=",".join(declaration.upstreams)
         )
         return control_service_pb2.DeclareServiceResponse()
+
+    async def ForgetService(
+        self, request: control_service_pb2.ForgetServiceRequest, context: grpc.ServicerContext
+    ) -> control_service_pb2.ForgetServiceResponse:
+        check_service_name(request.name, field="name")
+        instances = self._store.current.services.get(request.name, ())
+        if instances:
+            raise FailedPrecondition(
+                f"{request.name} has {len(instances)} instances, such as {instances[0].id}.",
+                reason="HAS_INSTANCES",
+                field="name",
+                fix="Stop them first; what has died is forgotten by the registry after a minute.",
+            )
+        self._declarations.forget(request.name)
+        self._store.set_declarations(self._declarations.declarations)
+        _log.info("service_forgotten", forgotten=request.name)
+        return control_service_pb2.ForgetServiceResponse()
 
     async def CreateJoinToken(
         self, request: control_service_pb2.CreateJoinTokenRequest, context: grpc.ServicerContext

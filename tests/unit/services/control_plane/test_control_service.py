@@ -31,6 +31,7 @@ def control(store: StateStore, tmp_path: Path) -> ControlServicer:
         tokens=NOBODY,
         declarations=DeclarationStore.open(tmp_path / "declarations.json"),
         store=store,
+        registry=NOBODY,
         follower=NOBODY,
         ads=NOBODY,
         started=datetime.now(UTC),

@@ -27,6 +27,7 @@ def control(tmp_path: Path) -> ControlServicer:
         tokens=JoinTokens.open(tmp_path / "ca"),
         declarations=DeclarationStore.open(tmp_path / "declarations.json"),
         store=StateStore(MeshState("test.local", "default")),
+        registry=NOBODY,
         follower=NOBODY,
         ads=NOBODY,
         started=datetime.now(UTC),
