@@ -35,6 +35,18 @@ AUTHORITY = "control-plane.mesh"
 _log = get_logger(__name__)
 
 
+class _Slot:
+    """The newest snapshot, and whether it has been taken."""
+
+    def __init__(self) -> None:
+        self.snapshot = RegistrySnapshot(MappingProxyType({}), is_available=False)
+        self.filled = asyncio.Event()
+
+    def put(self, snapshot: RegistrySnapshot) -> None:
+        self.snapshot = snapshot
+        self.filled.set()
+
+
 class RegistryClient:
     """A Registry over RegistryService. Made by `open_registry_client`; belongs to one event loop.
 
@@ -82,23 +94,37 @@ class RegistryClient:
 
     async def watch(self) -> AsyncIterator[RegistrySnapshot]:
         """Follow what the caller may see; see Registry.watch."""
+        slot = _Slot()
+        # It reads while the caller of this is busy: what waits in a gRPC stream is the oldest, not the newest.
+        reading = asyncio.create_task(self._read_for_ever(slot))
+        reading.add_done_callback(lambda _: slot.filled.set())
+        try:
+            while True:
+                await slot.filled.wait()
+                if reading.done():
+                    reading.result()
+                slot.filled.clear()
+                yield slot.snapshot
+        finally:
+            reading.cancel()
+            await asyncio.wait((reading,))
+
+    async def _read_for_ever(self, slot: "_Slot") -> None:
         backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
-        known = RegistrySnapshot(MappingProxyType({}), is_available=False)
         error = ""
         while True:
             try:
                 async with aclosing(self._stream()) as messages:
                     async for message in messages:
-                        known = RegistrySnapshot(_services_of(message), is_available=True)
+                        slot.put(RegistrySnapshot(_services_of(message), is_available=True))
                         error = ""
                         backoff.reset()
-                        yield known
                 raise Unavailable(f"The registry at {self._target} stops.", reason="REGISTRY_STOPS")
             except MeshError as err:
                 if str(err) != error:
                     error = str(err)
                     _log.warning("registry_unavailable", registry=self._target, error=error, reason=err.reason)
-                    yield RegistrySnapshot(known.services, is_available=False, error=error)
+                    slot.put(RegistrySnapshot(slot.snapshot.services, is_available=False, error=error))
             await asyncio.sleep(backoff.next())
 
     async def close(self) -> None:

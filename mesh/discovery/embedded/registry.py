@@ -16,8 +16,8 @@ from mesh.model import Address, Instance
 from mesh.runtime import open_background
 from mesh.telemetry import get_logger
 
-START_GRACE = 30.0
-"""Seconds for which an instance lives after a start at least: its launcher must first find its way back."""
+START_GRACE = 10.0
+"""Seconds after a start in which a launcher must have found its way back; it needs less than four."""
 
 MOST_INSTANCES = 1000
 """Instances of one service."""

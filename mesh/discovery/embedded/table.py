@@ -1,7 +1,9 @@
 """The registered instances and what keeps each alive, without I/O: the caller brings the time.
 
-An instance is healthy while its checks pass and its lease is renewed. One that has been neither for as long as its
-check says is forgotten. Times are those of a monotonic clock, so that a clock that is set ends no lease.
+An instance is healthy while its checks pass and its lease is renewed. One that has not been for as long as its check
+says is forgotten. One of an earlier life whose check fails and whose launcher does not come back is forgotten sooner:
+who has killed a whole mesh need not see its dead in the next one. Times are those of a monotonic clock, so that a clock
+that is set ends no lease.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +20,7 @@ class _Entry:
     record: Record
     ends_at: float
     critical_since: float | None
+    unheard_until: float | None = None
     has_ended: bool = False
 
     @property
@@ -28,6 +31,13 @@ class _Entry:
             return told
         output = f"Its lease has ended: its launcher has not been heard of for {self.record.lease:g} s."
         return replace(told, is_healthy=False, health_output=output)
+
+    def is_dead(self, now: float) -> bool:
+        """Whether it is to be forgotten."""
+        if self.critical_since is None:
+            return False
+        is_left_over = self.unheard_until is not None and now >= self.unheard_until
+        return is_left_over or now - self.critical_since >= self.record.check.deregister_after
 
 
 class Renewal(Enum):
@@ -50,10 +60,16 @@ class LeaseTable:
     """All registered instances. Every method but the readers takes effect at once, in memory."""
 
     def __init__(self, records: Iterable[Record] = (), *, now: float = 0.0, grace: float = 0.0) -> None:
-        """Begin with the records of an earlier life: each keeps its health, and lives for `grace` seconds at least."""
+        """Begin with the records of an earlier life: each keeps its health, and lives for `grace` seconds at least.
+
+        After `grace` those are forgotten whose check fails and that were not renewed.
+        """
         self._entries = {
             record.instance.id: _Entry(
-                record, now + max(record.lease, grace), None if record.instance.is_healthy else now
+                record,
+                ends_at=now + max(record.lease, grace),
+                critical_since=None if record.instance.is_healthy else now,
+                unheard_until=now + grace,
             )
             for record in records
         }
@@ -110,6 +126,7 @@ class LeaseTable:
         if entry is None:
             return Renewal.UNKNOWN
         entry.ends_at = max(entry.ends_at, now + entry.record.lease)
+        entry.unheard_until = None
         if not entry.has_ended:
             return Renewal.RENEWED
         entry.has_ended = False
@@ -156,8 +173,7 @@ class LeaseTable:
                 entry.has_ended = True
                 entry.critical_since = now if entry.critical_since is None else entry.critical_since
                 ended.append(entry.record)
-            since = entry.critical_since
-            if since is not None and now - since >= entry.record.check.deregister_after:
+            if entry.is_dead(now):
                 forgotten.append(entry.record)
         for record in forgotten:
             self.remove(record.instance.id)
@@ -171,6 +187,8 @@ class LeaseTable:
             entry.ends_at += seconds
             if entry.critical_since is not None:
                 entry.critical_since += seconds
+            if entry.unheard_until is not None:
+                entry.unheard_until += seconds
 
     def _refresh(self, service: str) -> None:
         found = tuple(self._entries[instance_id].instance for instance_id in sorted(self._ids.get(service, ())))
