@@ -13,6 +13,8 @@ from typing import Self
 from mesh.errors import InvalidInput
 from mesh.model import Address
 
+REGISTRIES = ("auto", "consul", "embedded")
+
 _SHORTEST_LIFE = 10
 _LONGEST_LIFE = 7 * 24 * 3600
 
@@ -20,6 +22,10 @@ _LONGEST_LIFE = 7 * 24 * 3600
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
     """The settings of one mesh on this machine.
+
+    `registry` is "consul", "embedded" (the control plane keeps it in a file of its own), or "auto": Consul when one is
+    given, and for `meshctl up` also when one is on the machine or can be fetched; else the embedded one. A member that
+    joins uses what the mesh uses.
 
     `ca_dir` holds the root and what belongs to it; control planes that share it act as one authority. `*_bind` are the
     addresses that a program listens on, `*_advertise` those that it tells others. `control_planes` are the control
@@ -41,6 +47,7 @@ class MeshSettings:
     gateway_bind: Address
     sidecar_bind: str
     sidecar_advertise: str
+    registry: str
     consul: Address
     consul_scheme: str
     consul_token: str
@@ -53,6 +60,11 @@ class MeshSettings:
     def admin_socket(self) -> Path:
         """The unix socket of ControlService."""
         return self.state_dir / "control.sock"
+
+    @property
+    def registry_file(self) -> Path:
+        """The file of the embedded registry."""
+        return self.state_dir / "registry.db"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -91,6 +103,7 @@ class MeshSettings:
             gateway_bind=address("MESH_GATEWAY_BIND", "127.0.0.1:8080"),
             sidecar_bind=sidecar_bind,
             sidecar_advertise=environment.get("MESH_SIDECAR_ADVERTISE") or sidecar_bind,
+            registry=_parse_registry(environment.get("MESH_REGISTRY") or "auto"),
             consul=consul,
             consul_scheme=scheme,
             consul_token=environment.get("CONSUL_HTTP_TOKEN") or "",
@@ -99,6 +112,14 @@ class MeshSettings:
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
         )
+
+
+def _parse_registry(text: str) -> str:
+    if text not in REGISTRIES:
+        raise InvalidInput(
+            f"{text!r} is not a registry.", field="MESH_REGISTRY", fix=f"Use one of {', '.join(REGISTRIES)}."
+        )
+    return text
 
 
 def _parse_lifetime(text: str) -> timedelta:

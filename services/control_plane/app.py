@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import ConsulRegistry, open_leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -17,8 +16,9 @@ from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.open_registry import open_registry
 from services.control_plane.registry_follower import RegistryFollower
-from services.control_plane.shared_declarations import SharedDeclarations
+from services.control_plane.replicas import open_replicas
 
 NAME = "control-plane"
 
@@ -42,28 +42,24 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     lifetime = settings.certificate_lifetime
 
     async with AsyncExitStack() as stack:
-        registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-        follower = RegistryFollower(registry, store)
+        registry = await stack.enter_async_context(open_registry(settings, authority, draining))
+        follower = RegistryFollower(registry.registry, store)
         ads = AdsServer(store, ready=follower.first_snapshot)
-        leadership = await stack.enter_async_context(
-            open_leadership(registry.endpoint, str(settings.control_advertise))
+        replicas = await stack.enter_async_context(
+            open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
-        shared = SharedDeclarations(
-            declarations, registry.endpoint, lambda: store.set_declarations(declarations.declarations)
-        )
-
         control = ControlServicer(
             settings,
             authority=authority,
             tokens=tokens,
             declarations=declarations,
             store=store,
+            registry=registry,
             follower=follower,
             ads=ads,
             started=datetime.now(UTC),
             draining=draining,
-            declared=shared.note,
-            leadership=leadership,
+            replicas=replicas,
         )
         control_service = Service(
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
@@ -99,23 +95,27 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     credentials=control_tls.credentials,
                     max_concurrent=_MAX_STREAMS,
                 ),
-                [_identity_service(authority, tokens, settings, enrolment=False)],
+                [_identity_service(authority, tokens, settings, enrolment=False), registry.for_members],
                 generic_handlers=[ads.handler],
             )
         )
         # Last: who gets an answer here may take it that all ports are there.
         admin_server = await stack.enter_async_context(
-            open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
+            open_server(
+                ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"),
+                [control_service, registry.for_operators],
+            )
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(work) for work in (follower.follow(), ads.run(), shared.follow())]
+            background = [group.create_task(follower.follow()), group.create_task(ads.run())]
             for server in (admin_server, enrolment_server, control_server):
                 await server.set_serving(True)
             _log.info(
                 "control_plane_ready",
                 control=str(settings.control_bind),
                 enrolment=str(settings.enrolment_bind),
-                registry=str(settings.consul),
+                registry=registry.kind,
+                registry_address=registry.address,
             )
             await stop.wait()
             draining.set()
