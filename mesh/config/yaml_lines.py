@@ -70,23 +70,20 @@ class YamlText:
 
     def line(self, path: Sequence[str | int]) -> int:
         """The line of the deepest value on the way that is there, from 1."""
-        return self._walk(path)[0]
+        return self.reach(path)[0]
 
-    def reaches(self, path: Sequence[str | int]) -> tuple[int, int, bool]:
-        """Line and depth of the deepest value on the way that is there, and whether that is a mapping."""
-        line, depth, node = self._walk(path)
-        return line, depth, node is not None and isinstance(node.content, dict)
-
-    def _walk(self, path: Sequence[str | int]) -> tuple[int, int, _Node | None]:
+    def reach(self, path: Sequence[str | int]) -> tuple[int, int, bool]:
+        """Line and depth of the deepest value on the way that is there, and whether it and all before are mappings."""
         node = self._root
-        line, depth = node.line if node else 1, 0
+        line, depth, is_open = node.line if node else 1, 0, node is not None and isinstance(node.content, dict)
         for step in path:
             found = _step(node, step) if node is not None else None
             if found is None:
                 break
             line, node = found
             depth += 1
-        return line, depth, node
+            is_open = is_open and isinstance(node.content, dict)
+        return line, depth, is_open
 
 
 def parse_yaml(text: str) -> YamlText:
@@ -263,17 +260,10 @@ class _Composer:
         if event.tag in (None, "!", f"{_TAG}str") and not (event.tag is None and event.implicit[0]):
             return text
         value = self._resolved(text, line)
-        wanted = {
-            None: object,
-            f"{_TAG}int": int,
-            f"{_TAG}float": float,
-            f"{_TAG}bool": bool,
-            f"{_TAG}null": type(None),
-        }
-        if not isinstance(value, wanted.get(event.tag, ())):
-            self._flaw(
-                line, f"there is no tag {event.tag!r} here" if event.tag not in wanted else "this is not of its tag"
-            )
+        if event.tag is not None and event.tag not in _TAGGED:
+            self._flaw(line, f"there is no tag {event.tag!r} here")
+        elif event.tag is not None and not isinstance(value, _TAGGED[event.tag]):
+            self._flaw(line, "this is not what its tag says")
         return value
 
     def _resolved(self, text: str, line: int) -> Any:
