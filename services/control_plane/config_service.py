@@ -209,7 +209,8 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
             raise InvalidInput(
                 f"{request.type!r} is no type of resources.", field="type", fix=f"Use one of {', '.join(kinds)}."
             )
-        policy = self._rollout.trials.chain_for(request.node_id)[-1].policy
+        trials = self._rollout.trials
+        policy = trials.policy_for(request.node_id) or trials.current.policy
         snapshot = self._ads.preview(request.node_id, policy)
         if snapshot is None:
             raise NotFound(f"No proxy {request.node_id!r} is connected.", field="node_id", fix="See `meshctl proxies`.")

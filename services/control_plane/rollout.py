@@ -10,7 +10,7 @@ first and out of the history afterwards, so that a history that cannot be reache
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -133,8 +133,8 @@ class Rollout:
 
     # Lifetime.
 
-    async def start(self, proxies: Proxies, first_layers: Callable[[], Draft]) -> None:
-        """Take up the document that is in force; in a new history make the first revision of `first_layers`.
+    async def start(self, proxies: Proxies, first_draft: Callable[[], Awaitable[Draft]]) -> None:
+        """Take up the document that is in force; in a new history make the first revision of `first_draft`.
 
         Raises MeshError when it cannot be read: a control plane that knows no policy must not publish an empty one.
         """
@@ -142,13 +142,21 @@ class Rollout:
         await self.history.settle()
         head = await self.history.head()
         if not head.newest:
-            draft = first_layers()
-            draft = replace(draft, document_version=read_layers(draft.layers).policy.version)
-            made = await self.history.append(draft, newest=0)
-            await self._audit.note("apply", who=draft.author, revision=made.number, decision="active")
+            await self._make_first(await first_draft())
             head = await self.history.head()
         await self._adopt(head)
         _log.info("document_in_force", revision=head.active, newest=head.newest)
+
+    async def _make_first(self, draft: Draft) -> None:
+        draft = replace(draft, document_version=read_layers(draft.layers).policy.version)
+        try:
+            made = await self.history.append(draft, newest=0)
+        except FailedPrecondition as err:
+            if err.reason != "STALE_REVISION":
+                raise
+            # Another control plane that has started at this moment was first.
+            return
+        await self._audit.note("apply", who=draft.author, revision=made.number, decision="active")
 
     async def run(self) -> None:
         """Judge, confirm, promote and follow what other control planes do, for ever."""
@@ -157,14 +165,18 @@ class Rollout:
             group.create_task(self._end_probations())
             group.create_task(self._hold_staged())
 
-    async def follow(self, heads: AsyncIterator[Head]) -> None:
-        """Adopt every head of a watch of the history."""
-        async for head in heads:
-            async with self._one_change:
-                try:
-                    await self._adopt(await self.history.head())
-                except MeshError as err:
-                    _log.error("history_not_followed", revision=head.newest, reason=err.reason, error=str(err))
+    async def follow(self) -> None:
+        """Adopt what other control planes make of the history, for ever."""
+        backoff = Backoff(0.1, 2.0)
+        while True:
+            try:
+                async for _ in self.history.watch():
+                    async with self._one_change:
+                        await self._adopt(await self.history.head())
+                    backoff.reset()
+            except MeshError as err:
+                _log.error("history_not_followed", reason=err.reason, error=str(err))
+                await asyncio.sleep(backoff.next())
 
     # Changes.
 
@@ -442,17 +454,20 @@ class Rollout:
         while True:
             progress = self._progress
             staged = self.trials.staged
-            if staged is not None and self._leads():
+            if staged is None:
+                await progress.wait()
+            elif self._leads():
                 await self._see_through(staged)
             else:
-                await progress.wait()
+                # Another control plane does, unless it dies.
+                await self._pause(None, 0.0)
 
     async def _see_through(self, staged: Candidate) -> None:
         """Promote a staged revision after its first proxies did well for long enough, or undo it."""
         rollout = staged.policy.document.mesh.rollout
         hold = rollout.hold.total_seconds()
         taken_at: float | None = None
-        while self.trials.staged is staged:
+        while self.trials.staged is staged and self._leads():
             if taken_at is None and self._first_have_taken(staged):
                 taken_at = self._clock()
             percent = self._error_percent(taken_at)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mesh.config.document import Policy
 from mesh.config.history import Revision
+from mesh.errors import Unavailable
 from services.control_plane.document_reader import Reading
 
 PROBATION_SECONDS = 30.0
@@ -47,7 +48,9 @@ class Trials:
 
     @property
     def current(self) -> Candidate:
-        """What all proxies get."""
+        """What all proxies get; raises Unavailable before the document has been read."""
+        if not self.candidates:
+            raise Unavailable("The control plane is starting: it has not read the document yet.", reason="NOT_STARTED")
         return self.candidates[-1]
 
     def policy_for(self, node_id: str) -> Policy | None:
@@ -55,7 +58,10 @@ class Trials:
         return self.staged.policy if self.staged is not None and node_id in self.first else None
 
     def chain_for(self, node_id: str) -> list[Candidate]:
-        """What a proxy's resources may come from, oldest first; the first one is known to be good."""
+        """What a proxy's resources may come from, oldest first; the first one is known to be good.
+
+        Empty before the document has been read.
+        """
         staged = [self.staged] if self.staged is not None and node_id in self.first else []
         return [*self.candidates, *staged]
 
