@@ -252,6 +252,8 @@ def _resources_to_proto(status: TypeStatus) -> control_pb2.ProxyResources:
         nack_message=status.nack_message,
         nack_time=_timestamp(status.nack_time),
         held_back=status.held_back,
+        send_time=_timestamp(status.sent_time),
+        waiting=status.is_waiting,
     )
 
 
