@@ -13,6 +13,9 @@ from typing import Self
 from mesh.errors import InvalidInput
 from mesh.model import Address
 
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "sidecar_config"
+"""The folder that holds the layers of the mesh document, in the repository or beside the installed packages."""
+
 _SHORTEST_LIFE = 10
 _LONGEST_LIFE = 7 * 24 * 3600
 
@@ -24,7 +27,8 @@ class MeshSettings:
     `*_bind` are the addresses that a program listens on, `*_advertise` those that it tells others. `sidecar_bind` and
     `sidecar_advertise` are hosts; each sidecar has a port of its own. `consul` is where the registry answers;
     `consul_is_given` tells that an operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of
-    workload certificates, which are renewed at half of it.
+    workload certificates, which are renewed at half of it. `config_dir` holds the layers of the mesh document, of which
+    `environment` is one; `secrets_key_file` is the key under which secrets of kind kv: are kept.
     """
 
     state_dir: Path
@@ -44,6 +48,9 @@ class MeshSettings:
     consul_rpc_port: int
     consul_serf_port: int
     certificate_lifetime: timedelta
+    environment: str
+    config_dir: Path
+    secrets_key_file: Path
 
     @property
     def admin_socket(self) -> Path:
@@ -68,8 +75,9 @@ class MeshSettings:
         given = environment.get("CONSUL_HTTP_ADDR") or ""
         scheme, consul = _parse_consul(given) if given else ("http", address("MESH_CONSUL_BIND", "127.0.0.1:8500"))
         sidecar_bind = environment.get("MESH_SIDECAR_BIND") or "127.0.0.1"
+        state_dir = Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute()
         return cls(
-            state_dir=Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute(),
+            state_dir=state_dir,
             trust_domain=environment.get("MESH_TRUST_DOMAIN") or "agentmesh.local",
             namespace=environment.get("MESH_NAMESPACE") or "default",
             control_bind=control,
@@ -86,6 +94,9 @@ class MeshSettings:
             consul_rpc_port=port("MESH_CONSUL_RPC_PORT", 8300),
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
+            environment=environment.get("MESH_ENVIRONMENT") or "dev",
+            config_dir=Path(environment.get("MESH_CONFIG_DIR") or CONFIG_DIR).absolute(),
+            secrets_key_file=Path(environment.get("MESH_SECRETS_KEY_FILE") or state_dir / "secrets.key").absolute(),
         )
 
 
