@@ -14,10 +14,10 @@ from typing import Self
 from mesh.errors import InvalidInput
 from mesh.model import Address, SpiffeId
 
-PACKAGED_CONFIG = Path(__file__).resolve().parents[2] / "sidecar_config"
-"""Where the layers of files are unless MESH_CONFIG_DIR says otherwise."""
-
 REGISTRIES = ("auto", "consul", "embedded")
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "sidecar_config"
+"""The folder that holds the layers of the mesh document, in the repository or beside the installed packages."""
 
 _SHORTEST_LIFE = 10
 _LONGEST_LIFE = 7 * 24 * 3600
@@ -38,7 +38,7 @@ class MeshSettings:
     operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of workload certificates, which are
     renewed at half of it. `config_dir` holds the layers of the mesh document that are files, defaults.yaml and one for
     each `environment`; `config_history` is "files" or "consul". `config_admins` are the SPIFFE ids that may read and
-    change the document over the network.
+    change the document over the network; `secrets_key_file` is the key under which secrets of kind kv: are kept.
     """
 
     state_dir: Path
@@ -65,6 +65,7 @@ class MeshSettings:
     config_dir: Path
     config_history: str
     config_admins: tuple[SpiffeId, ...]
+    secrets_key_file: Path
 
     @property
     def admin_socket(self) -> Path:
@@ -122,9 +123,10 @@ class MeshSettings:
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
             environment=_parse_environment(environment.get("MESH_ENVIRONMENT") or "dev"),
-            config_dir=Path(environment.get("MESH_CONFIG_DIR") or PACKAGED_CONFIG).absolute(),
+            config_dir=Path(environment.get("MESH_CONFIG_DIR") or CONFIG_DIR).absolute(),
             config_history=_parse_history(environment.get("MESH_CONFIG_HISTORY") or "files"),
             config_admins=_parse_admins(environment.get("MESH_CONFIG_ADMINS") or ""),
+            secrets_key_file=Path(environment.get("MESH_SECRETS_KEY_FILE") or state_dir / "secrets.key").absolute(),
         )
 
 

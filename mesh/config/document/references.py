@@ -14,6 +14,9 @@ from mesh.config.yaml_lines import Path
 from mesh.errors import Fault
 from mesh.model import RESERVED_NAMES
 
+_EDGE = "gateway"
+"""Every mesh has it, or may have it."""
+
 _Flaws = Iterator[tuple[Path, str]]
 
 
@@ -53,7 +56,7 @@ class _Names:
 
     def __init__(self, document: MeshDocument, known: Collection[str] | None) -> None:
         self._services = document.services
-        self.known = None if known is None else {*known, *document.services} - set(RESERVED_NAMES)
+        self.known = None if known is None else {*known, _EDGE, *document.services} - set(RESERVED_NAMES)
         self.taken = {*(known or ()), *document.services, *RESERVED_NAMES}
 
     def of_service(self, at: Path, service: Service) -> _Flaws:

@@ -21,6 +21,7 @@ from pydantic import (
     PlainSerializer,
     Tag,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -219,6 +220,13 @@ class Text(Part):
             check_regex(self.regex)
         return self
 
+    @model_serializer(mode="plain", when_used="json")
+    def _to_json(self) -> str | dict[str, str]:
+        """As people write it."""
+        if self.exact is not None:
+            return self.exact
+        return {name: getattr(self, name) for name in self._given()}
+
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return _or_text(handler.resolve_ref_schema(handler(schema)))
@@ -250,6 +258,17 @@ class HeaderMatch(Part):
         if (self.text is None) == (self.present is None):
             raise ValueError("give either a text (exact, prefix, suffix, contains, regex) or present")
         return self
+
+    @model_serializer(mode="plain", when_used="json")
+    def _to_json(self) -> str | dict[str, str | bool]:
+        """As people write it."""
+        invert = {"invert": True} if self.invert else {}
+        if self.text is None:
+            return {"present": bool(self.present), **invert}
+        text = self.text.model_dump(mode="json")
+        if isinstance(text, str) and not invert:
+            return text
+        return {**({"exact": text} if isinstance(text, str) else text), **invert}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
