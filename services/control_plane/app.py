@@ -16,8 +16,9 @@ from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
 from services.control_plane.control_service import ControlServicer
-from services.control_plane.open_registry import open_registry
+from services.control_plane.open_registry import open_lead, open_registry
 from services.control_plane.registry_follower import RegistryFollower
+from services.control_plane.shared_declarations import open_shared_declarations
 
 NAME = "control-plane"
 
@@ -32,8 +33,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     """Serve until `stop` is set. Raises MeshError when a port, a file or a setting is not usable."""
     _check_namespace(settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = CertificateAuthority.open(settings.state_dir / "ca", trust_domain=settings.trust_domain)
-    tokens = JoinTokens.open(settings.state_dir / "ca")
+    authority = CertificateAuthority.open(settings.ca_dir, trust_domain=settings.trust_domain)
+    tokens = JoinTokens.open(settings.ca_dir)
     declarations = DeclarationStore.open(settings.state_dir / "declarations.json")
     store = StateStore(MeshState(settings.trust_domain, settings.namespace))
     store.set_declarations(declarations.declarations)
@@ -44,6 +45,12 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         registry = await stack.enter_async_context(open_registry(settings, authority, draining))
         follower = RegistryFollower(registry.registry, store)
         ads = AdsServer(store, ready=follower.first_snapshot)
+        leadership = await stack.enter_async_context(open_lead(registry, str(settings.control_advertise)))
+        shared = await stack.enter_async_context(
+            open_shared_declarations(
+                declarations, registry.consul, lambda: store.set_declarations(declarations.declarations)
+            )
+        )
         control = ControlServicer(
             settings,
             authority=authority,
@@ -55,6 +62,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             ads=ads,
             started=datetime.now(UTC),
             draining=draining,
+            declared=shared,
+            leadership=leadership,
         )
         control_service = Service(
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
@@ -102,7 +111,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             )
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(follower.follow()), group.create_task(ads.run())]
+            background = [group.create_task(work) for work in (follower.follow(), ads.run())]
             for server in (admin_server, enrolment_server, control_server):
                 await server.set_serving(True)
             _log.info(

@@ -1,7 +1,8 @@
 """ControlService: what operators see and do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import difflib
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 import mesh
 from agentmesh.control.v1 import control_pb2, control_service_pb2, control_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.errors import FailedPrecondition, InvalidInput
+from mesh.discovery import Leadership
+from mesh.errors import FailedPrecondition, InvalidInput, NotFound
 from mesh.identity import CertificateAuthority, JoinTokens
 from mesh.model import Declaration, Instance, check_service_name
 from mesh.state import MeshState, StateStore
@@ -43,6 +45,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         ads: AdsServer,
         started: datetime,
         draining: asyncio.Event,
+        declared: Callable[[str], None],
+        leadership: Leadership,
     ) -> None:
         self._settings = settings
         self._authority = authority
@@ -54,6 +58,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         self._ads = ads
         self._started = started
         self._draining = draining
+        self._declared = declared
+        self._leadership = leadership
 
     async def GetMesh(
         self, request: control_service_pb2.GetMeshRequest, context: grpc.ServicerContext
@@ -70,6 +76,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
             state_version=self._store.current.version,
             control_address=str(self._settings.control_advertise),
             enrolment_address=str(self._settings.enrolment_advertise),
+            leader=self._leadership.leader,
+            control_planes=self._leadership.peers,
         )
 
     async def ListServices(
@@ -120,6 +128,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         declaration = Declaration(request.name, request.kind, tuple(sorted(set(request.upstreams))))
         self._declarations.declare(declaration)
         self._store.set_declarations(self._declarations.declarations)
+        self._declared(request.name)
         _log.info(
             "service_declared", declared=request.name, kind=request.kind, upstreams=",".join(declaration.upstreams)
         )
@@ -137,8 +146,17 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
                 field="name",
                 fix="Stop them first; what has died is forgotten by the registry after a minute.",
             )
-        self._declarations.forget(request.name)
+        if request.name not in self._declarations.declarations:
+            near = difflib.get_close_matches(request.name, self._declarations.declarations, n=3, cutoff=0.4)
+            raise NotFound(
+                f"{request.name} is not declared.",
+                reason="NOT_DECLARED",
+                field="name",
+                fix=f"Did you mean {' or '.join(near)}?" if near else "",
+            )
+        self._declarations.remove(request.name)
         self._store.set_declarations(self._declarations.declarations)
+        self._declared(request.name)
         _log.info("service_forgotten", forgotten=request.name)
         return control_service_pb2.ForgetServiceResponse()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agentmesh.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
 from mesh.config import MeshSettings
-from mesh.discovery import ConsulRegistry, Registry
+from mesh.discovery import ConsulEndpoint, ConsulRegistry, Leadership, Registry, open_leadership
 from mesh.discovery.embedded import (
     Callers,
     EmbeddedRegistry,
@@ -15,6 +15,7 @@ from mesh.discovery.embedded import (
     open_embedded_registry,
     probe_opener,
 )
+from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, ClientTls
 from mesh.model import SpiffeId
 from mesh.rpc import Service
@@ -23,13 +24,17 @@ from services.control_plane.reserved_names import REGISTRY
 
 @dataclass(frozen=True, slots=True)
 class OpenRegistry:
-    """The registry, what kind it is ("consul" or "embedded") and where, and the services that let others use it."""
+    """The registry, what kind it is ("consul" or "embedded") and where, and the services that let others use it.
+
+    `consul` is how to ask Consul for more than instances; None with the embedded registry.
+    """
 
     registry: Registry
     kind: str
     address: str
     for_members: Service
     for_operators: Service
+    consul: ConsulEndpoint | None = None
 
 
 @asynccontextmanager
@@ -46,17 +51,38 @@ async def open_registry(
             address,
             for_members=_service(RegistryServicer(own, members, draining=draining)),
             for_operators=_service(RegistryServicer(own, Callers(), draining=draining)),
+            consul=registry.endpoint if isinstance(registry, ConsulRegistry) else None,
         )
 
     if settings.registry == "consul" or (settings.registry == "auto" and settings.consul_is_given):
         consul = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
         yield describe(consul, "consul", str(settings.consul), None)
         return
+    _check_alone(settings)
     # The identity that sidecars let check health and do nothing else, whichever registry it is.
     checker = SpiffeId(settings.trust_domain, settings.namespace, REGISTRY)
     identity = ClientTls(authority, checker, lifetime=settings.certificate_lifetime)
     async with open_embedded_registry(settings.registry_file, open_probe=probe_opener(identity)) as own:
         yield describe(own, "embedded", str(settings.control_advertise), own)
+
+
+@asynccontextmanager
+async def open_lead(registry: OpenRegistry, name: str) -> AsyncIterator[Leadership]:
+    """Whether this control plane leads those that share a Consul; with a registry of its own it is alone."""
+    if registry.consul is None:
+        yield Leadership.alone(name)
+        return
+    async with open_leadership(registry.consul, name) as leadership:
+        yield leadership
+
+
+def _check_alone(settings: MeshSettings) -> None:
+    if len(settings.control_planes) > 1:
+        raise InvalidInput(
+            "Several control planes cannot share an embedded registry.",
+            field="MESH_CONTROL_PLANES",
+            fix="Name one control plane, or give them a Consul with CONSUL_HTTP_ADDR.",
+        )
 
 
 def _service(servicer: RegistryServicer) -> Service:
