@@ -15,6 +15,7 @@ from mesh.discovery.embedded import (
     open_embedded_registry,
     probe_opener,
 )
+from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, ClientTls
 from mesh.model import SpiffeId
 from mesh.rpc import Service
@@ -59,11 +60,21 @@ async def open_registry(
         consul = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
         yield describe(consul, "consul", str(settings.consul), None, consul.endpoint)
         return
+    _check_alone(settings)
     # The identity that sidecars let check health and do nothing else, whichever registry it is.
     checker = SpiffeId(settings.trust_domain, settings.namespace, REGISTRY)
     identity = ClientTls(authority, checker, lifetime=settings.certificate_lifetime)
     async with open_embedded_registry(settings.registry_file, open_probe=probe_opener(identity)) as own:
         yield describe(own, "embedded", str(settings.control_advertise), own)
+
+
+def _check_alone(settings: MeshSettings) -> None:
+    if len(settings.control_planes) > 1:
+        raise InvalidInput(
+            "Several control planes cannot share an embedded registry.",
+            field="MESH_CONTROL_PLANES",
+            fix="Name one control plane, or give them a Consul with CONSUL_HTTP_ADDR.",
+        )
 
 
 def _service(servicer: RegistryServicer) -> Service:

@@ -1,6 +1,8 @@
 """Which registry the mesh uses, and how a member of it gets there."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -10,7 +12,7 @@ import mesh
 from agentmesh.control.v1 import control_service_pb2
 from mesh.config import MeshSettings
 from mesh.discovery import ConsulRegistry, Registry, find_consul
-from mesh.discovery.embedded import RegistryClient, open_registry_client
+from mesh.discovery.embedded import open_registry_client
 from mesh.errors import FailedPrecondition, MeshError
 from mesh.identity import Identity
 from mesh.runtime import Backoff
@@ -59,28 +61,33 @@ def registry_of(settings: MeshSettings) -> Callable[[Identity], AbstractAsyncCon
 
     @asynccontextmanager
     async def open_registry(identity: Identity) -> AsyncIterator[Registry]:
-        async with open_registry_client(str(settings.control_advertise), identity=identity) as client:
-            kind = await _ask(client) if settings.registry == "auto" else settings.registry
-            if kind == "embedded" and settings.registry == "auto" and settings.consul_is_given:
+        kind = settings.registry
+        if kind == "auto":
+            kind = await _ask(settings, identity)
+            if kind == "embedded" and settings.consul_is_given:
                 raise _other_registry(kind, "CONSUL_HTTP_ADDR")
-            if kind == "consul":
-                yield ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-            else:
-                yield client
+        if kind == "consul":
+            yield ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
+            return
+        # One control plane alone keeps a registry.
+        async with open_registry_client(str(settings.control_planes[0]), identity=identity) as client:
+            yield client
 
     return open_registry
 
 
-async def _ask(client: RegistryClient) -> str:
-    """Which registry the mesh uses; a control plane that is away for a moment is waited for."""
+async def _ask(settings: MeshSettings, identity: Identity) -> str:
+    """Which registry the mesh uses, by the word of any control plane; they are waited for when all are away."""
     backoff = Backoff(0.1, 1.0)
-    ends_at = asyncio.get_running_loop().time() + _ANSWER_TIMEOUT
+    ends_at = time.monotonic() + _ANSWER_TIMEOUT
+    addresses = itertools.cycle(settings.control_planes)
     while True:
         try:
-            return await client.kind()
+            async with open_registry_client(str(next(addresses)), identity=identity) as client:
+                return await client.kind()
         except MeshError as err:
             wait = backoff.next()
-            if not err.retryable or asyncio.get_running_loop().time() + wait > ends_at:
+            if not err.retryable or time.monotonic() + wait > ends_at:
                 raise
             await asyncio.sleep(wait)
 
