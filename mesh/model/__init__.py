@@ -3,10 +3,11 @@
 from mesh.model.address import Address
 from mesh.model.identity import SpiffeId
 from mesh.model.proxy import ProxySpec
-from mesh.model.service import KINDS, ZONE, Declaration, Instance, check_service_name, check_zone
+from mesh.model.service import KINDS, RESERVED_NAMES, ZONE, Declaration, Instance, check_service_name, check_zone
 
 __all__ = [
     "KINDS",
+    "RESERVED_NAMES",
     "ZONE",
     "Address",
     "Declaration",

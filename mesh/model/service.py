@@ -9,6 +9,9 @@ from mesh.errors import InvalidInput
 
 KINDS = ("agent", "gateway", "mcp", "service")
 
+RESERVED_NAMES = ("control-plane", "consul")
+"""Names of the mesh's own identities: the control plane's, and that with which the registry checks health."""
+
 ZONE = "zone"
 """The key of an instance's metadata that names its zone."""
 

@@ -111,7 +111,7 @@ class EndpointSets(Generic[_User]):
         changed: set[str] = set()
         for service in endpoints.stale:
             for target in endpoints.targets_of[service]:
-                resource = self._endpoints(state, target, service, endpoints)
+                resource = self._kept(state, target, service, endpoints)
                 if found.get(resource.name) != resource:
                     found[resource.name] = resource
                     changed.add(resource.name)
@@ -120,15 +120,23 @@ class EndpointSets(Generic[_User]):
             endpoints.before, endpoints.current = endpoints.current, MappingProxyType(found)
             endpoints.changed = frozenset(changed)
 
-    def _endpoints(self, state: MeshState, target: str, service: str, endpoints: EndpointSet) -> Resource:
+    def build(self, state: MeshState, target: str, zone: str, *, is_envoy: bool) -> Resource:
+        """The endpoints of one target. Those of a whole service are taken from what is known."""
+        service, subset = split_target(target)
+        instances = state.services.get(service, ())
+        known = self._built.get((target, zone, is_envoy))
+        if known is not None and not subset and known.instances is instances:
+            return known.resource
+        chosen = select(state.policy.of(service), target, instances)
+        return (build_endpoints if is_envoy else build_client_endpoints)(cluster_of(target), chosen, zone=zone)
+
+    def _kept(self, state: MeshState, target: str, service: str, endpoints: EndpointSet) -> Resource:
         instances = state.services.get(service, ())
         policy = state.policy if target != service else None
         key = (target, endpoints.zone, endpoints.is_envoy)
         known = self._built.get(key)
         if known is None or known.instances is not instances or known.policy is not policy:
-            build = build_endpoints if endpoints.is_envoy else build_client_endpoints
-            chosen = select(state.policy.of(service), target, instances)
-            resource = build(cluster_of(target), chosen, zone=endpoints.zone)
+            resource = self.build(state, target, endpoints.zone, is_envoy=endpoints.is_envoy)
             known = self._built[key] = _Built(instances, policy, resource)
         return known.resource
 

@@ -10,6 +10,7 @@ those who have endpoints of a service whose instances differ. Nobody else is loo
 
 from dataclasses import dataclass, field
 
+from mesh.config.document import Policy
 from mesh.model import ProxySpec
 from mesh.state import Fact, MeshState, changes_between, track
 from mesh.xds import names
@@ -18,6 +19,9 @@ from mesh.xds.endpoint_sets import EndpointSet, EndpointSets
 from mesh.xds.names import cluster_of
 from mesh.xds.outline import Outline, build_client, build_sidecar
 from mesh.xds.snapshot import EMPTY, Snapshot, build_snapshot, changed_names
+
+_BLUEPRINTS = 3
+"""Policies whose meaning is kept: the one in force, and two that are looked at in turn."""
 
 _SERVICES = "services"
 """The field of the state that holds instances."""
@@ -54,13 +58,7 @@ class Reconciler:
         self._readers: dict[Fact, set[_Known]] = {}
         self._endpoints: EndpointSets[_Known] = EndpointSets()
         self._affected: dict[Spec, None] = {}
-        self._blueprint: Blueprint | None = None
-
-    @property
-    def state(self) -> MeshState:
-        """The newest state that was taken in; to be asked after the first one."""
-        assert self._state is not None
-        return self._state
+        self._blueprints: list[Blueprint] = []
 
     def sidecar_snapshot(self, state: MeshState, spec: ProxySpec) -> Snapshot:
         """What an Envoy gets. Raises PermissionDenied or InvalidInput when it asks for an edge that it cannot have."""
@@ -81,6 +79,16 @@ class Reconciler:
         elif known.endpoints is not None:
             self._renew(known, known.endpoints, state)
         return known.snapshot
+
+    def preview(self, state: MeshState, spec: Spec) -> Snapshot:
+        """What a client would get by a state that is not to be taken in; nothing is remembered of it."""
+        outline = self._build_outline(state, spec)
+        built = (
+            self._endpoints.build(state, target, spec.zone, is_envoy=isinstance(spec, ProxySpec))
+            for target in outline.targets
+        )
+        clusters = frozenset(map(cluster_of, outline.targets))
+        return build_snapshot(*outline.resources, *built, endpoint_clusters=clusters)
 
     def forget(self, spec: Spec) -> None:
         """The last proxy of this kind has gone."""
@@ -152,8 +160,12 @@ class Reconciler:
         known.facts = facts
 
     def _build_outline(self, state: MeshState, spec: Spec) -> Outline:
-        if self._blueprint is None or self._blueprint.policy is not state.policy:
-            self._blueprint = Blueprint(state.policy)
+        plan = self._blueprint_of(state.policy)
         if isinstance(spec, ProxySpec):
-            return build_sidecar(state, spec, self._blueprint)
-        return build_client(state, spec.service, self._blueprint)
+            return build_sidecar(state, spec, plan)
+        return build_client(state, spec.service, plan)
+
+    def _blueprint_of(self, policy: Policy) -> Blueprint:
+        found = next((it for it in self._blueprints if it.policy is policy), None) or Blueprint(policy)
+        self._blueprints = [found, *(it for it in self._blueprints if it is not found)][:_BLUEPRINTS]
+        return found

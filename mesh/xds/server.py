@@ -4,24 +4,28 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
 
 import grpc
 
+from mesh.config.document import Policy
 from mesh.errors import MeshError, PermissionDenied, Unauthenticated
 from mesh.model import SpiffeId
+from mesh.runtime import open_background
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
 from mesh.xds.admission import Admission
+from mesh.xds.answers import Answer
 from mesh.xds.connection import Connection, read_first
 from mesh.xds.descriptors import envoy_message
+from mesh.xds.lane import Lane
 from mesh.xds.limits import check_streams
 from mesh.xds.peer import Peer, expiry_of_peer, identity_of_peer, parse_peer
-from mesh.xds.reconcile import Reconciler, Spec
 from mesh.xds.responses import DeltaResponse, StateResponse
+from mesh.xds.snapshot import Snapshot
 from mesh.xds.status import ProxyStatus, utc_now
 from mesh.xds.stream import DeltaStream, StateStream
 
@@ -47,7 +51,9 @@ class AdsServer:
 
     Streams wait for `ready`, if one is given, before they say anything: a control plane that knows nothing yet must
     not tell proxies that nothing exists. A stream does not outlive the certificate that it was opened with: it ends
-    with status OK, and the proxy comes back with its new one.
+    with status OK, and the proxy comes back with its new one. `policy_for` tells the policy of a proxy by its node id,
+    None for the one of the state; `refresh` is to be called when it changes. `on_answer` hears every ACK and NACK and
+    must not block.
     """
 
     def __init__(
@@ -57,14 +63,21 @@ class AdsServer:
         identity_of: Callable[[Any], SpiffeId] = identity_of_peer,
         expiry_of: Callable[[Any], datetime | None] = expiry_of_peer,
         ready: asyncio.Event | None = None,
+        policy_for: Callable[[str], Policy | None] = lambda node_id: None,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
     ) -> None:
         self._store = store
         self._identity_of = identity_of
         self._expiry_of = expiry_of
         self._ready = ready
-        self._reconciler = Reconciler()
+        self._policy_for = policy_for
+        self._on_answer = on_answer
         self._admission = Admission()
-        self._connections: dict[Spec, set[Connection]] = {}
+        self._main = Lane()
+        self._trials: dict[str, Lane] = {}
+        self._lane_of: dict[Connection, Lane] = {}
+        self._by_node: dict[str, set[Connection]] = {}
+        self._news = asyncio.Event()
         self._streams: Counter[SpiffeId] = Counter()
         self._draining = asyncio.Event()
 
@@ -90,43 +103,83 @@ class AdsServer:
 
     def proxies(self) -> tuple[ProxyStatus, ...]:
         """All connected proxies."""
-        return tuple(
-            connection.stream.status() for connections in self._connections.values() for connection in connections
-        )
+        return tuple(connection.stream.status() for connection in self._lane_of)
+
+    def refresh(self) -> None:
+        """Offer every proxy what it should have, in a moment; for when `policy_for` has changed."""
+        for connection in tuple(self._lane_of):
+            lane = self._lane_for(connection)
+            if lane is not (before := self._lane_of[connection]):
+                lane.take_over(connection)
+                self._lane_of[connection] = lane
+                self._leave(before, connection)
+        self._news.set()
+
+    def preview(self, node_id: str, policy: Policy) -> Snapshot | None:
+        """What a connected proxy would get by another policy, None for one that is not connected.
+
+        Raises MeshError when it cannot be built.
+        """
+        for connection in self._by_node.get(node_id, ()):
+            return self._main.preview(connection.spec, self._store.current, policy)
+        return None
+
+    def has_taken(self, node_id: str, changed: Mapping[str, Mapping[str, str | None]]) -> bool | None:
+        """Whether a proxy has acknowledged these versions, by type URL and name; None when it is not connected."""
+        found = self._by_node.get(node_id)
+        return all(connection.stream.has_taken(changed) for connection in found) if found else None
 
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""
         try:
-            async for state in self._store.watch():
-                started = time.monotonic()
-                self._reconciler.advance(state)
-                await self._spread()
-                await asyncio.sleep(min(LONGEST_GAP, max(SHORTEST_GAP, time.monotonic() - started)))
+            async with open_background(self._follow_store()):
+                while True:
+                    await self._news.wait()
+                    self._news.clear()
+                    started = time.monotonic()
+                    await self._spread()
+                    await asyncio.sleep(min(LONGEST_GAP, max(SHORTEST_GAP, time.monotonic() - started)))
         finally:
             self._draining.set()
-            for connections in self._connections.values():
-                for connection in connections:
-                    connection.end()
+            for connection in self._lane_of:
+                connection.end()
+
+    async def _follow_store(self) -> None:
+        async for _ in self._store.watch():
+            self._news.set()
 
     async def _spread(self) -> None:
         """Give everybody whom a change concerns the new snapshot. Others have a turn now and then."""
         until = time.monotonic() + _SLICE
-        while (spec := self._reconciler.next_affected()) is not None:
-            for connection in self._connections.get(spec, ()):
-                self._offer(connection)
-            if time.monotonic() >= until:
-                await asyncio.sleep(0)
-                until = time.monotonic() + _SLICE
+        for lane in (self._main, *self._trials.values()):
+            lane.advance(self._store.current)
+            while (connections := lane.next_affected()) is not None:
+                for connection in connections:
+                    self._offer(connection, lane)
+                if time.monotonic() >= until:
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + _SLICE
 
-    def _offer(self, connection: Connection) -> None:
-        state = self._reconciler.state
+    def _offer(self, connection: Connection, lane: Lane) -> None:
         try:
-            snapshot = self._reconciler.snapshot(state, connection.spec)
+            # The newest state, also when it has come after the round began.
+            lane.offer(connection, self._store.current)
         except MeshError as err:
             # The proxy keeps what it has; the others must not suffer for it.
             _log.error("snapshot_not_built", node=connection.stream.node_id, reason=err.reason, error=str(err))
-            return
-        connection.offer(snapshot, state.version)
+
+    def _lane_for(self, connection: Connection) -> Lane:
+        policy = self._policy_for(connection.stream.node_id)
+        if policy is None:
+            return self._main
+        if policy.version not in self._trials:
+            self._trials[policy.version] = Lane(policy)
+        return self._trials[policy.version]
+
+    def _leave(self, lane: Lane, connection: Connection) -> None:
+        lane.leave(connection)
+        if lane.policy is not None and lane.is_empty:
+            self._trials.pop(lane.policy.version, None)
 
     async def _serve_delta(self, requests: AsyncIterator[Any], context: Any) -> None:
         await self._serve(requests, context, DeltaStream)
@@ -147,6 +200,7 @@ class AdsServer:
             try:
                 peer = self._check_peer(first.node, identity)
                 stream = kind(peer.node_id, identity, peer.agent)
+                stream.on_answer = self._on_answer
                 stream.receive(first)
                 await self._wait_ready()
                 leave = await self._admission.enter()
@@ -188,23 +242,27 @@ class AdsServer:
 
     def _connect(self, connection: Connection, stack: AsyncExitStack) -> None:
         """Give the connection what it should have, now and at every change until the end."""
-        spec = connection.spec
-        others = self._connections.setdefault(spec, set())
+        node = connection.stream.node_id
+        lane = self._lane_for(connection)
+        try:
+            lane.offer(connection, self._store.current)
+        except MeshError:
+            self._leave(lane, connection)
+            raise
+        lane.join(connection)
+        self._lane_of[connection] = lane
+        self._by_node.setdefault(node, set()).add(connection)
+        stack.callback(self._disconnect, connection)
+        _log.info("proxy_connected", node=node, protocol=connection.stream.protocol)
 
-        def leave() -> None:
-            others.discard(connection)
-            if not others:
-                del self._connections[spec]
-                self._reconciler.forget(spec)
-
-        stack.callback(leave)
-        # The newest state, which a round that is going on may not have come to yet.
-        state = self._store.current
-        connection.offer(self._reconciler.snapshot(state, spec), state.version)
-        others.add(connection)
-        node, protocol = connection.stream.node_id, connection.stream.protocol
-        _log.info("proxy_connected", node=node, protocol=protocol)
-        stack.callback(_log.info, "proxy_disconnected", node=node)
+    def _disconnect(self, connection: Connection) -> None:
+        node = connection.stream.node_id
+        self._leave(self._lane_of.pop(connection), connection)
+        found = self._by_node[node]
+        found.discard(connection)
+        if not found:
+            del self._by_node[node]
+        _log.info("proxy_disconnected", node=node)
 
     def _lifetime(self, context: Any, identity: SpiffeId) -> float | None:
         """Seconds after which a stream must end; None when it may stay. Raises Unauthenticated when it is too late.

@@ -5,14 +5,15 @@ make before break: clusters and endpoints are added before the listeners and rou
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from mesh.model import SpiffeId
 from mesh.telemetry import get_logger
 from mesh.xds import names
-from mesh.xds.limits import check_count, check_types
+from mesh.xds.answers import Answer
+from mesh.xds.limits import LONGEST_COMPLAINT, check_count, check_lengths, check_types
 from mesh.xds.resources.routes import build_empty_routes
 from mesh.xds.responses import DeltaResponse, Response, StateResponse
 from mesh.xds.snapshot import EMPTY, Snapshot
@@ -21,7 +22,6 @@ from mesh.xds.subscription import DeltaSubscription, Plan, StateSubscription
 
 _log = get_logger(__name__)
 
-_LONGEST_COMPLAINT = 2_000
 _NOTHING = Plan()
 
 
@@ -39,6 +39,7 @@ class AdsStream:
         self._version = ""
         self._records: dict[str, TypeRecord] = {}
         self._nonces = itertools.count(1)
+        self.on_answer: Callable[[Answer], None] = lambda answer: None
 
     def set_snapshot(self, snapshot: Snapshot, version: str) -> None:
         """What the client should have from now on; `version` names the state that it was built from."""
@@ -62,6 +63,16 @@ class AdsStream:
 
     def _note_changed(self, changes: Mapping[str, frozenset[str]]) -> None:
         """The snapshot is another one; `changes` are names by type URL."""
+
+    def has_taken(self, changed: Mapping[str, Mapping[str, str | None]]) -> bool:
+        """True when the client has acknowledged these versions, by type URL and name; None: it has the name no more.
+
+        What it has not asked for does not count.
+        """
+        return all(self._has_taken(url, versions) for url, versions in changed.items())
+
+    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
+        raise NotImplementedError
 
     def status(self) -> ProxyStatus:
         """How the client is."""
@@ -89,6 +100,8 @@ class AdsStream:
             nack_message=record.nack_message,
             nack_time=record.nack_time,
             held_back=held,
+            sent_time=record.sent_time,
+            is_waiting=record.is_waiting,
         )
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
@@ -109,14 +122,17 @@ class AdsStream:
             known = self._records[type_url] = TypeRecord()
         return known
 
-    def _note_nack(self, type_url: str, held: tuple[str, ...], message: str) -> None:
-        self._record(type_url).note_nack(message)
+    def _note_nack(self, type_url: str, held: tuple[str, ...], versions: Mapping[str, str], message: str) -> None:
+        said = message[:LONGEST_COMPLAINT]
+        self._record(type_url).note_nack(said)
+        refused = {name: versions[name] for name in held if name in versions}
+        self.on_answer(Answer(self.node_id, self.spiffe_id, type_url, True, refused, said))
         _log.error(
             "config_rejected",
             node=self.node_id,
             type=names.SHORT_NAMES.get(type_url, type_url[:200]),
             resources=",".join(held),
-            said=message[:_LONGEST_COMPLAINT],
+            said=said,
         )
 
 
@@ -135,6 +151,8 @@ class DeltaStream(AdsStream):
 
     def receive(self, request: Any) -> None:
         url = request.type_url
+        initial = request.initial_resource_versions
+        check_lengths((url,), request.resource_names_subscribe, initial.keys(), initial.values())
         subscription = self._subscriptions.get(url)
         if subscription is None:
             check_types({*self._subscriptions, url})
@@ -144,9 +162,10 @@ class DeltaStream(AdsStream):
             if request.HasField("error_detail"):
                 held = subscription.refuse(request.response_nonce, request.error_detail.message)
                 if held is not None:
-                    self._note_nack(url, held, request.error_detail.message)
+                    self._note_nack(url, held, subscription.held, request.error_detail.message)
             elif subscription.acknowledge(request.response_nonce):
                 record.note_ack()
+                self.on_answer(Answer(self.node_id, self.spiffe_id, url))
         subscription.subscribe(
             request.resource_names_subscribe,
             request.resource_names_unsubscribe,
@@ -236,7 +255,7 @@ class DeltaStream(AdsStream):
     def _respond(self, url: str, plan: Plan) -> Response:
         nonce = str(next(self._nonces))
         self._subscriptions[url].note_sent(plan, nonce)
-        self._record(url).sent_version = self._version
+        self._record(url).note_sent(self._version)
         if url == names.CLUSTER:
             self._warming |= {resource.name for resource in plan.resources} & self._snapshot.endpoint_clusters
             self._warming -= set(plan.removed)
@@ -244,6 +263,18 @@ class DeltaStream(AdsStream):
         elif url == names.ENDPOINT:
             self._warming -= {resource.name for resource in plan.resources}
         return DeltaResponse(url, nonce, self._version, plan.resources, plan.removed)
+
+    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return True
+        wanted = {name: version for name, version in versions.items() if subscription.wants(name)}
+        if type_url == names.ROUTE:
+            # Routes that are gone are sent as empty ones.
+            wanted = {name: version for name, version in wanted.items() if version is not None}
+        return not subscription.is_waiting and all(
+            subscription.sent.get(name) == version for name, version in wanted.items()
+        )
 
     def _force_endpoints(self) -> None:
         """A changed cluster warms until it gets its endpoints again, although Envoy does not ask for them.
@@ -271,6 +302,7 @@ class StateStream(AdsStream):
 
     def receive(self, request: Any) -> None:
         url = request.type_url
+        check_lengths((url,), request.resource_names)
         check_count(url, len(request.resource_names))
         subscription = self._subscriptions.get(url)
         if subscription is None:
@@ -281,9 +313,10 @@ class StateStream(AdsStream):
             if request.HasField("error_detail"):
                 held = subscription.refuse(request.response_nonce, request.error_detail.message)
                 if held is not None:
-                    self._note_nack(url, held, request.error_detail.message)
+                    self._note_nack(url, held, subscription.held, request.error_detail.message)
             elif subscription.acknowledge(request.response_nonce):
                 record.note_ack()
+                self.on_answer(Answer(self.node_id, self.spiffe_id, url))
         subscription.request(request.resource_names, may_be_wildcard=url in names.WILDCARD_TYPES)
 
     @property
@@ -296,13 +329,24 @@ class StateStream(AdsStream):
             if subscription is None or subscription.is_waiting:
                 continue
             found = subscription.plan(self._snapshot.of(url))
-            if found is None or (not found and subscription.sent is None and url not in names.WILDCARD_TYPES):
+            if found is None:
                 continue
             nonce = str(next(self._nonces))
             subscription.note_sent(found, nonce)
-            self._record(url).sent_version = self._version
+            self._record(url).note_sent(self._version)
             return StateResponse(url, nonce, self._version, found)
         return None
+
+    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return True
+        sent = subscription.sent or {}
+        return not subscription.is_waiting and all(
+            sent.get(name) == version
+            for name, version in versions.items()
+            if subscription.is_wildcard or name in subscription.names
+        )
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]
