@@ -4,6 +4,7 @@ Every program of the mesh reads the same variables, so that one environment desc
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Self
 
 from mesh.errors import InvalidInput
-from mesh.model import Address
+from mesh.model import Address, SpiffeId
 
 REGISTRIES = ("auto", "consul", "embedded")
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "sidecar_config"
+"""The folder that holds the layers of the mesh document, in the repository or beside the installed packages."""
 
 _SHORTEST_LIFE = 10
 _LONGEST_LIFE = 7 * 24 * 3600
@@ -32,7 +36,9 @@ class MeshSettings:
     addresses of all control planes, of which members use any that answers. `sidecar_bind` and `sidecar_advertise` are
     hosts; each sidecar has a port of its own. `consul` is where the registry answers; `consul_is_given` tells that an
     operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of workload certificates, which are
-    renewed at half of it.
+    renewed at half of it. `config_dir` holds the layers of the mesh document that are files, defaults.yaml and one for
+    each `environment`; `config_history` is "files" or "consul". `config_admins` are the SPIFFE ids that may read and
+    change the document over the network; `secrets_key_file` is the key under which secrets of kind kv: are kept.
     """
 
     state_dir: Path
@@ -55,6 +61,11 @@ class MeshSettings:
     consul_rpc_port: int
     consul_serf_port: int
     certificate_lifetime: timedelta
+    environment: str
+    config_dir: Path
+    config_history: str
+    config_admins: tuple[SpiffeId, ...]
+    secrets_key_file: Path
 
     @property
     def admin_socket(self) -> Path:
@@ -111,6 +122,11 @@ class MeshSettings:
             consul_rpc_port=port("MESH_CONSUL_RPC_PORT", 8300),
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
+            environment=_parse_environment(environment.get("MESH_ENVIRONMENT") or "dev"),
+            config_dir=Path(environment.get("MESH_CONFIG_DIR") or CONFIG_DIR).absolute(),
+            config_history=_parse_history(environment.get("MESH_CONFIG_HISTORY") or "files"),
+            config_admins=_parse_admins(environment.get("MESH_CONFIG_ADMINS") or ""),
+            secrets_key_file=Path(environment.get("MESH_SECRETS_KEY_FILE") or state_dir / "secrets.key").absolute(),
         )
 
 
@@ -130,6 +146,33 @@ def _parse_lifetime(text: str) -> timedelta:
             fix=f"Give seconds, from {_SHORTEST_LIFE} to {_LONGEST_LIFE}.",
         )
     return timedelta(seconds=int(text))
+
+
+def _parse_environment(text: str) -> str:
+    if re.fullmatch(r"[a-z][a-z0-9-]{0,31}", text) is None or text in {"defaults", "operator", "built-in"}:
+        raise InvalidInput(
+            f"{text!r} is no name of an environment.",
+            field="MESH_ENVIRONMENT",
+            fix="Use one such as dev, staging or production.",
+        )
+    return text
+
+
+def _parse_history(text: str) -> str:
+    if text not in {"files", "consul"}:
+        raise InvalidInput(
+            f"{text!r} is no place for the history.", field="MESH_CONFIG_HISTORY", fix="Use files or consul."
+        )
+    return text
+
+
+def _parse_admins(text: str) -> tuple[SpiffeId, ...]:
+    try:
+        return tuple(SpiffeId.parse(word) for word in re.split(r"[\s,]+", text) if word)
+    except InvalidInput as err:
+        raise InvalidInput(
+            err.summary, field="MESH_CONFIG_ADMINS", fix=f"Separate several by commas. {err.fix}"
+        ) from err
 
 
 def _parse_consul(text: str) -> tuple[str, Address]:

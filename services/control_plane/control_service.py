@@ -1,8 +1,7 @@
 """ControlService: what operators see and do."""
 
 import asyncio
-import difflib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,8 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 import mesh
 from agentmesh.control.v1 import control_pb2, control_service_pb2, control_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import Leadership
-from mesh.errors import FailedPrecondition, InvalidInput, NotFound
+from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.identity import CertificateAuthority, JoinTokens
 from mesh.model import Declaration, Instance, check_service_name
 from mesh.state import MeshState, StateStore
@@ -21,6 +19,7 @@ from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, ProxyStatus, TypeStatus
 from services.control_plane.open_registry import OpenRegistry
 from services.control_plane.registry_follower import RegistryFollower
+from services.control_plane.replicas import Replicas
 from services.control_plane.reserved_names import check_declarable, check_joinable
 
 DEFAULT_TOKEN_LIFETIME = timedelta(minutes=10)
@@ -45,8 +44,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         ads: AdsServer,
         started: datetime,
         draining: asyncio.Event,
-        declared: Callable[[str], None],
-        leadership: Leadership,
+        replicas: Replicas,
     ) -> None:
         self._settings = settings
         self._authority = authority
@@ -58,8 +56,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         self._ads = ads
         self._started = started
         self._draining = draining
-        self._declared = declared
-        self._leadership = leadership
+        self._replicas = replicas
 
     async def GetMesh(
         self, request: control_service_pb2.GetMeshRequest, context: grpc.ServicerContext
@@ -76,8 +73,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
             state_version=self._store.current.version,
             control_address=str(self._settings.control_advertise),
             enrolment_address=str(self._settings.enrolment_advertise),
-            leader=self._leadership.leader,
-            control_planes=self._leadership.peers,
+            leader=self._replicas.leadership.leader,
+            control_planes=self._replicas.leadership.peers,
         )
 
     async def ListServices(
@@ -128,7 +125,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         declaration = Declaration(request.name, request.kind, tuple(sorted(set(request.upstreams))))
         self._declarations.declare(declaration)
         self._store.set_declarations(self._declarations.declarations)
-        self._declared(request.name)
+        self._replicas.declared(request.name)
         _log.info(
             "service_declared", declared=request.name, kind=request.kind, upstreams=",".join(declaration.upstreams)
         )
@@ -146,17 +143,9 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
                 field="name",
                 fix="Stop them first; what has died is forgotten by the registry after a minute.",
             )
-        if request.name not in self._declarations.declarations:
-            near = difflib.get_close_matches(request.name, self._declarations.declarations, n=3, cutoff=0.4)
-            raise NotFound(
-                f"{request.name} is not declared.",
-                reason="NOT_DECLARED",
-                field="name",
-                fix=f"Did you mean {' or '.join(near)}?" if near else "",
-            )
-        self._declarations.remove(request.name)
+        self._declarations.forget(request.name)
         self._store.set_declarations(self._declarations.declarations)
-        self._declared(request.name)
+        self._replicas.declared(request.name)
         _log.info("service_forgotten", forgotten=request.name)
         return control_service_pb2.ForgetServiceResponse()
 
@@ -263,6 +252,8 @@ def _resources_to_proto(status: TypeStatus) -> control_pb2.ProxyResources:
         nack_message=status.nack_message,
         nack_time=_timestamp(status.nack_time),
         held_back=status.held_back,
+        send_time=_timestamp(status.sent_time),
+        waiting=status.is_waiting,
     )
 
 

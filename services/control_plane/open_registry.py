@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agentmesh.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
 from mesh.config import MeshSettings
-from mesh.discovery import ConsulEndpoint, ConsulRegistry, Leadership, Registry, open_leadership
+from mesh.discovery import ConsulEndpoint, ConsulRegistry, Registry
 from mesh.discovery.embedded import (
     Callers,
     EmbeddedRegistry,
@@ -26,7 +26,7 @@ from services.control_plane.reserved_names import REGISTRY
 class OpenRegistry:
     """The registry, what kind it is ("consul" or "embedded") and where, and the services that let others use it.
 
-    `consul` is how to ask Consul for more than instances; None with the embedded registry.
+    `consul` is Consul itself, None when the registry is our own.
     """
 
     registry: Registry
@@ -43,7 +43,9 @@ async def open_registry(
 ) -> AsyncIterator[OpenRegistry]:
     """The registry of the settings; "auto" is Consul when one is given. Raises what open_embedded_registry raises."""
 
-    def describe(registry: Registry, kind: str, address: str, own: EmbeddedRegistry | None) -> OpenRegistry:
+    def describe(
+        registry: Registry, kind: str, address: str, own: EmbeddedRegistry | None, at: ConsulEndpoint | None = None
+    ) -> OpenRegistry:
         members = Callers(settings.trust_domain, settings.namespace)
         return OpenRegistry(
             registry,
@@ -51,12 +53,12 @@ async def open_registry(
             address,
             for_members=_service(RegistryServicer(own, members, draining=draining)),
             for_operators=_service(RegistryServicer(own, Callers(), draining=draining)),
-            consul=registry.endpoint if isinstance(registry, ConsulRegistry) else None,
+            consul=at,
         )
 
     if settings.registry == "consul" or (settings.registry == "auto" and settings.consul_is_given):
         consul = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-        yield describe(consul, "consul", str(settings.consul), None)
+        yield describe(consul, "consul", str(settings.consul), None, consul.endpoint)
         return
     _check_alone(settings)
     # The identity that sidecars let check health and do nothing else, whichever registry it is.
@@ -64,16 +66,6 @@ async def open_registry(
     identity = ClientTls(authority, checker, lifetime=settings.certificate_lifetime)
     async with open_embedded_registry(settings.registry_file, open_probe=probe_opener(identity)) as own:
         yield describe(own, "embedded", str(settings.control_advertise), own)
-
-
-@asynccontextmanager
-async def open_lead(registry: OpenRegistry, name: str) -> AsyncIterator[Leadership]:
-    """Whether this control plane leads those that share a Consul; with a registry of its own it is alone."""
-    if registry.consul is None:
-        yield Leadership.alone(name)
-        return
-    async with open_leadership(registry.consul, name) as leadership:
-        yield leadership
 
 
 def _check_alone(settings: MeshSettings) -> None:

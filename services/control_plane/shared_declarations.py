@@ -11,14 +11,13 @@ a Consul does not know is written anew.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from mesh.config import DeclarationStore
 from mesh.discovery import ConsulEndpoint, KvView, open_kv, watch_keys
 from mesh.errors import InvalidInput, MeshError
 from mesh.model import Declaration
-from mesh.runtime import Backoff, open_background
+from mesh.runtime import Backoff
 from mesh.telemetry import get_logger
 from services.control_plane.reserved_names import check_declarable
 
@@ -75,7 +74,7 @@ class SharedDeclarations:
         if self._store.declarations.get(name) == wanted:
             return False
         if wanted is None:
-            self._store.remove(name)
+            self._store.forget(name)
         else:
             self._store.declare(wanted)
         _log.info("declaration_taken", declared=name)
@@ -106,22 +105,6 @@ class SharedDeclarations:
                         self._to_write.set()
                 else:
                     backoff.reset()
-
-
-@asynccontextmanager
-async def open_shared_declarations(
-    store: DeclarationStore, endpoint: ConsulEndpoint | None, changed: Callable[[], None]
-) -> AsyncIterator[Callable[[str], None]]:
-    """Keep `store` and Consul's KV in step while the context is open; gives SharedDeclarations.note.
-
-    Without a Consul there is nobody to share with.
-    """
-    if endpoint is None:
-        yield lambda _: None
-        return
-    shared = SharedDeclarations(store, endpoint, changed)
-    async with open_background(shared.follow()):
-        yield shared.note
 
 
 def build_entry(declaration: Declaration | None) -> bytes:

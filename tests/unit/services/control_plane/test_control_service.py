@@ -14,6 +14,7 @@ from mesh.errors import FailedPrecondition, InvalidInput, NotFound
 from mesh.model import Instance
 from mesh.state import MeshState, StateStore
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.replicas import Replicas
 from services.control_plane.reserved_names import MOST_UPSTREAMS
 
 NOBODY = cast(Any, None)
@@ -43,8 +44,7 @@ def control(store: StateStore, tmp_path: Path, told: list[str]) -> ControlServic
         ads=NOBODY,
         started=datetime.now(UTC),
         draining=asyncio.Event(),
-        declared=told.append,
-        leadership=Leadership("127.0.0.1:1"),
+        replicas=Replicas(Leadership.alone("127.0.0.1:1"), told.append),
     )
 
 

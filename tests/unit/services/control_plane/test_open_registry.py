@@ -8,7 +8,7 @@ import pytest
 from mesh.config import MeshSettings
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.identity import CertificateAuthority
-from services.control_plane.open_registry import open_lead, open_registry
+from services.control_plane.open_registry import open_registry
 
 
 @pytest.mark.parametrize(
@@ -28,16 +28,6 @@ async def test_auto_is_consul_when_one_is_given(tmp_path: Path, environment: dic
         assert registry.address == str(settings.consul if kind == "consul" else settings.control_advertise)
         assert (registry.consul is None) == (kind == "embedded")
         assert settings.registry_file.exists() == (kind == "embedded")
-
-
-async def test_a_control_plane_with_a_registry_of_its_own_leads(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path)
-    async with (
-        open_registry(settings, authority_of(settings), asyncio.Event()) as registry,
-        open_lead(registry, "me") as leadership,
-    ):
-        assert leadership.is_leader
-        assert leadership.peers == ("me",)
 
 
 async def test_several_control_planes_need_consul(tmp_path: Path) -> None:
