@@ -79,7 +79,8 @@ def _times(host: Host, timeout: timedelta | None) -> dict[str, Any]:
         return {"timeout": "0s", "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
     limit = seconds(timeout)
     if host.policy.protocol != "grpc":
-        return {"timeout": limit, "max_stream_duration": {"grpc_timeout_header_max": limit}}
+        # 504, as HTTP has it. Beside a max_stream_duration Envoy would not look at it.
+        return {"timeout": limit}
     # `timeout` would start only when the caller has sent all, and its answer is no DEADLINE_EXCEEDED.
     duration = {"max_stream_duration": limit, "grpc_timeout_header_max": limit}
     return {"timeout": "0s", "max_stream_duration": duration}

@@ -1,6 +1,6 @@
 """A mesh of real Envoys with one document that each test replaces: callers, a service of two versions, a web service.
 
-    caller, gateway (edge) ──mTLS──> echo-1 (v1), echo-2 (v2), backup-1, web-1 (HTTP/1.1)
+caller, gateway (edge) ──mTLS──> echo-1 (v1), echo-2 (v2), backup-1, web-1 (HTTP/1.1)
 """
 
 import asyncio
@@ -213,6 +213,7 @@ class World:
                 for name, envoy in self.envoys.items():
                     while lack := await envoy.lacks(wanted[name]):
                         lacking = {name: lack}
+                        assert self.refusals() == []
                         await asyncio.sleep(0.01)
         except TimeoutError:
             pytest.fail(f"Envoys do not take this: {self.refusals()} {lacking}")
@@ -381,9 +382,7 @@ async def mesh_of_envoys():
         }
         for name in members:
             address = Address("127.0.0.1", inbound[name])
-            specs[name] = spec(
-                name, instances[name].service, app_socket=f"{directory}/{name}.app", inbound=address
-            )
+            specs[name] = spec(name, instances[name].service, app_socket=f"{directory}/{name}.app", inbound=address)
             is_web = name == "web-1"
             world.apps[name] = WebApp(name) if is_web else App(name)
             await (start_web_app if is_web else start_app)(stack, world.apps[name], f"{directory}/{name}.app")
