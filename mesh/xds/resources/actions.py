@@ -23,10 +23,12 @@ def build_route(host: Host, route: Route | None, match: dict[str, Any]) -> dict[
     literal: dict[str, Any] = {
         "match": match,
         "route": _action(host, chosen),
-        **_edits(host, "request", chosen.headers.request),
-        **_edits(host, "response", chosen.headers.response),
-        **tracing_of(host.sampling_percent),
+        **_added(host, "request", chosen.headers.request),
+        **_added(host, "response", chosen.headers.response),
+        **tracing_of(host.sampling_percent, chosen.headers.request.remove),
     }
+    if chosen.headers.response.remove:
+        literal["response_headers_to_remove"] = list(chosen.headers.response.remove)
     if route is not None:
         literal["name"] = f"{host.service}/{route.name}"
     if fault is not None and is_meant(fault, host.caller):
@@ -127,7 +129,7 @@ def _hash_key(key: str) -> dict[str, Any]:
     return {"connection_properties": {"source_ip": True}}
 
 
-def _edits(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:
+def _added(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:
     added = [
         {"header": {"key": name, "value": _text(host, value)}, "append_action": action, "keep_empty_value": True}
         for values, action in (
@@ -136,10 +138,7 @@ def _edits(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:
         )
         for name, value in sorted(values.items())
     ]
-    return {
-        **({f"{direction}_headers_to_add": added} if added else {}),
-        **({f"{direction}_headers_to_remove": sorted(edits.remove)} if edits.remove else {}),
-    }
+    return {f"{direction}_headers_to_add": added} if added else {}
 
 
 def _text(host: Host, value: str | Secret) -> str:
