@@ -184,8 +184,8 @@ def _verdict(caller: str, targets: tuple[ExplainedTarget, ...], decisions: Mappi
     routed = [it for it in healthy if it.role == "route"]
     shares = ", ".join(f"{it.target} {it.percent:g} %" for it in routed) or f"{healthy[0].target} as a fallback"
     if not any(it.role == "fallback" for it in healthy):
-        empty = [it.target for it in open_ways if not it.healthy]
-        told = "; ".join(filter(None, (told, f"no healthy instance of {', '.join(empty)}" if empty else "")))
+        lost = [f"no healthy instance of {it.target}" for it in open_ways if not it.healthy]
+        told = "; ".join([*([told] if told else ()), *lost])
     return True, f"goes to {shares}." + (f" But {told}." if told else "")
 
 
