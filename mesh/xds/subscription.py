@@ -144,7 +144,7 @@ class DeltaSubscription:
         return True
 
     def _has_taken(self, names: Iterable[str]) -> None:
-        """The client keeps these of the outstanding response, if it wants them, however often it left them meanwhile."""
+        """The client has these of the outstanding response, if it wants them, also when it left them meanwhile."""
         for name in filter(self.wants, names):
             self.sent.setdefault(name, self.outstanding[name])
         self.nonce, self.outstanding, self.before = "", {}, {}
@@ -214,7 +214,7 @@ class StateSubscription:
             return {}
         if self.is_whole:
             return None
-        return {name: version for name, version in (self.sent or {}).items() if name in named and name in self.names}
+        return {name: version for name, version in (self.sent or {}).items() if name in named}
 
     def plan(self, available: ByName) -> tuple[Resource, ...] | None:
         """The next response, or None when the client has it."""
