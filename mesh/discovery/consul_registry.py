@@ -19,6 +19,11 @@ class ConsulRegistry:
     def __init__(self, address: Address, *, token: str = "", scheme: str = "http") -> None:
         self._endpoint = ConsulEndpoint(address, token, scheme)
 
+    @property
+    def endpoint(self) -> ConsulEndpoint:
+        """Where Consul is."""
+        return self._endpoint
+
     async def register(self, instance: Instance, check: HealthCheck) -> None:
         """Add or replace an instance. A new one is critical until Consul's first check of it.
 
@@ -37,6 +42,10 @@ class ConsulRegistry:
         }
         async with open_consul(self._endpoint) as client:
             await client.register(instance.service, **definition)
+
+    async def renew(self, instance_id: str) -> bool:
+        """Tell whether the agent knows the instance; there are no leases, its checks are the sign of life."""
+        return await self.is_registered(instance_id)
 
     async def deregister(self, instance_id: str) -> None:
         """Remove an instance from the agent and so from the catalog."""

@@ -144,7 +144,7 @@ class DeltaSubscription:
         return True
 
     def _has_taken(self, names: Iterable[str]) -> None:
-        """The client has these of the outstanding response, if it wants them, also when it left them meanwhile."""
+        """The client keeps these of the outstanding response, if it wants them, however often it left them since."""
         for name in filter(self.wants, names):
             self.sent.setdefault(name, self.outstanding[name])
         self.nonce, self.outstanding, self.before = "", {}, {}

@@ -122,8 +122,8 @@ class World:
     def revised(self, build):
         """A builder of resources that gives them the revision that they have in this world."""
 
-        def build_revised(*facts):
-            made = build(*facts)
+        def build_revised(*facts, **more):
+            made = build(*facts, **more)
             revision = self._revisions.get(made.name.removesuffix(".mesh"), {}).get(made.type_url, 0)
             if not revision:
                 return made

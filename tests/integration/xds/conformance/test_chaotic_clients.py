@@ -1,4 +1,4 @@
-"""Clients that change their minds, in a mesh that changes, both at any moment, end up with exactly what they want.
+"""Clients that change their minds, in a mesh that changes, at any moment, end up with exactly what they want.
 
 Each response is compared with the state that its version names: nothing in it is of another state, and nothing is said
 to be gone that was there.

@@ -9,10 +9,12 @@ import pytest
 
 from agentmesh.control.v1 import control_service_pb2 as pb
 from mesh.config import DeclarationStore
+from mesh.discovery import Leadership
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.model import Instance
 from mesh.state import MeshState, StateStore
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.replicas import Replicas
 from services.control_plane.reserved_names import MOST_UPSTREAMS
 
 NOBODY = cast(Any, None)
@@ -31,10 +33,12 @@ def control(store: StateStore, tmp_path: Path) -> ControlServicer:
         tokens=NOBODY,
         declarations=DeclarationStore.open(tmp_path / "declarations.json"),
         store=store,
+        registry=NOBODY,
         follower=NOBODY,
         ads=NOBODY,
         started=datetime.now(UTC),
         draining=asyncio.Event(),
+        replicas=Replicas(Leadership.alone("127.0.0.1:1"), lambda _: None),
     )
 
 
