@@ -24,18 +24,22 @@ _LONGEST_LIFE = 7 * 24 * 3600
 class MeshSettings:
     """The settings of one mesh on this machine.
 
-    `*_bind` are the addresses that a program listens on, `*_advertise` those that it tells others. `sidecar_bind` and
-    `sidecar_advertise` are hosts; each sidecar has a port of its own. `consul` is where the registry answers;
-    `consul_is_given` tells that an operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of
-    workload certificates, which are renewed at half of it. `config_dir` holds the layers of the mesh document, of which
-    `environment` is one; `secrets_key_file` is the key under which secrets of kind kv: are kept.
+    `ca_dir` holds the root and what belongs to it; control planes that share it act as one authority. `*_bind` are the
+    addresses that a program listens on, `*_advertise` those that it tells others. `control_planes` are the control
+    addresses of all control planes, of which members use any that answers. `sidecar_bind` and `sidecar_advertise` are
+    hosts; each sidecar has a port of its own. `consul` is where the registry answers; `consul_is_given` tells that an
+    operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of workload certificates, which are
+    renewed at half of it. `config_dir` holds the layers of the mesh document, of which `environment` is one;
+    `secrets_key_file` is the key under which secrets of kind kv: are kept.
     """
 
     state_dir: Path
+    ca_dir: Path
     trust_domain: str
     namespace: str
     control_bind: Address
     control_advertise: Address
+    control_planes: tuple[Address, ...]
     enrolment_bind: Address
     enrolment_advertise: Address
     gateway_bind: Address
@@ -64,6 +68,10 @@ class MeshSettings:
         def address(name: str, default: str) -> Address:
             return Address.parse(environment.get(name) or default, field=name)
 
+        def addresses(name: str, default: str) -> tuple[Address, ...]:
+            words = (environment.get(name) or default).split(",")
+            return tuple(dict.fromkeys(Address.parse(word.strip(), field=name) for word in words))
+
         def port(name: str, default: int) -> int:
             text = environment.get(name) or str(default)
             if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
@@ -74,14 +82,17 @@ class MeshSettings:
         enrolment = address("MESH_ENROLMENT_BIND", "127.0.0.1:18001")
         given = environment.get("CONSUL_HTTP_ADDR") or ""
         scheme, consul = _parse_consul(given) if given else ("http", address("MESH_CONSUL_BIND", "127.0.0.1:8500"))
+        control_advertise = address("MESH_CONTROL_ADVERTISE", str(control))
         sidecar_bind = environment.get("MESH_SIDECAR_BIND") or "127.0.0.1"
         state_dir = Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute()
         return cls(
             state_dir=state_dir,
+            ca_dir=Path(environment.get("MESH_CA_DIR") or state_dir / "ca").absolute(),
             trust_domain=environment.get("MESH_TRUST_DOMAIN") or "agentmesh.local",
             namespace=environment.get("MESH_NAMESPACE") or "default",
             control_bind=control,
-            control_advertise=address("MESH_CONTROL_ADVERTISE", str(control)),
+            control_advertise=control_advertise,
+            control_planes=addresses("MESH_CONTROL_PLANES", str(control_advertise)),
             enrolment_bind=enrolment,
             enrolment_advertise=address("MESH_ENROLMENT_ADVERTISE", str(enrolment)),
             gateway_bind=address("MESH_GATEWAY_BIND", "127.0.0.1:8080"),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import ConsulRegistry
+from mesh.discovery import ConsulRegistry, open_leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -18,6 +18,7 @@ from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
 from services.control_plane.control_service import ControlServicer
 from services.control_plane.registry_follower import RegistryFollower
+from services.control_plane.shared_declarations import SharedDeclarations
 
 NAME = "control-plane"
 
@@ -32,8 +33,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     """Serve until `stop` is set. Raises MeshError when a port, a file or a setting is not usable."""
     _check_namespace(settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = CertificateAuthority.open(settings.state_dir / "ca", trust_domain=settings.trust_domain)
-    tokens = JoinTokens.open(settings.state_dir / "ca")
+    authority = CertificateAuthority.open(settings.ca_dir, trust_domain=settings.trust_domain)
+    tokens = JoinTokens.open(settings.ca_dir)
     declarations = DeclarationStore.open(settings.state_dir / "declarations.json")
     store = StateStore(MeshState(settings.trust_domain, settings.namespace))
     store.set_declarations(declarations.declarations)
@@ -44,6 +45,13 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
         follower = RegistryFollower(registry, store)
         ads = AdsServer(store, ready=follower.first_snapshot)
+        leadership = await stack.enter_async_context(
+            open_leadership(registry.endpoint, str(settings.control_advertise))
+        )
+        shared = SharedDeclarations(
+            declarations, registry.endpoint, lambda: store.set_declarations(declarations.declarations)
+        )
+
         control = ControlServicer(
             settings,
             authority=authority,
@@ -54,6 +62,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             ads=ads,
             started=datetime.now(UTC),
             draining=draining,
+            declared=shared.note,
+            leadership=leadership,
         )
         control_service = Service(
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
@@ -98,7 +108,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(follower.follow()), group.create_task(ads.run())]
+            background = [group.create_task(work) for work in (follower.follow(), ads.run(), shared.follow())]
             for server in (admin_server, enrolment_server, control_server):
                 await server.set_serving(True)
             _log.info(

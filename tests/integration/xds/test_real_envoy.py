@@ -156,7 +156,7 @@ def write_bootstrap(spec, control, authority, change=lambda bootstrap: None):
     write_svid_files(Path(spec.secrets_dir), authority.svid(spec.service))
     run = Path(spec.outbound_socket).parent
     identity = SpiffeId(TRUST_DOMAIN, "default", "control-plane")
-    bootstrap = build_bootstrap(spec, ControlPlane(control, identity), admin_socket=f"{run}/admin.sock")
+    bootstrap = build_bootstrap(spec, ControlPlane((control,), identity), admin_socket=f"{run}/admin.sock")
     change(bootstrap)
     path = run / "bootstrap.json"
     path.write_text(json.dumps(bootstrap))
@@ -238,7 +238,7 @@ def settled(ads, count=1):
     """True when each proxy has acknowledged the newest response of each type."""
     proxies = ads.proxies()
     return len(proxies) == count and all(
-        {kind.type for kind in proxy.resources} == set(SHORT)
+        {kind.type for kind in proxy.resources} | {"extension"} == set(SHORT)
         and all(kind.acked_version == kind.sent_version != "" for kind in proxy.resources)
         for proxy in proxies
     )
