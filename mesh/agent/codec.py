@@ -9,17 +9,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmesh.agent.v1 import agent_pb2 as pb
 from agentmesh.error.v1 import error_pb2
-from mesh import errors
 from mesh.agent.agent import Agent
 from mesh.agent.part import JSON, TEXT, Part
 from mesh.agent.skill import Skill
 from mesh.agent.task import Task, TaskState, Update
-from mesh.errors import InvalidInput, MeshError
+from mesh.errors import FailedPrecondition, InvalidInput, MeshError, Unavailable
 
 _MOST_PARTS = 100
-_BY_REASON = {
-    kind.default_reason: kind for kind in (getattr(errors, name) for name in errors.__all__) if kind is not MeshError
-}
+# The kinds that differ by their code alone; those below them have fields that a record does not carry.
+_BY_REASON: dict[str, type[MeshError]] = {kind.default_reason: kind for kind in MeshError.__subclasses__()}
 
 
 def part_from_proto(part: pb.Part, *, field: str = "input") -> Part:
@@ -80,8 +78,8 @@ def error_from_proto(detail: error_pb2.ErrorDetail, *, service: str) -> MeshErro
     """The error of a failed task. The contract carries no code: the class follows from what the detail says."""
     kind = _BY_REASON.get(detail.reason)
     if kind is None:
-        kind = errors.Unavailable if detail.retryable else errors.FailedPrecondition
-        kind = errors.InvalidInput if detail.field else kind
+        kind = Unavailable if detail.retryable else FailedPrecondition
+        kind = InvalidInput if detail.field else kind
     return kind(
         detail.summary or "The task failed.",
         reason=detail.reason,

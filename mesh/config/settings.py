@@ -30,7 +30,7 @@ class MeshSettings:
     hosts; each sidecar has a port of its own. `consul` is where the registry answers; `consul_is_given` tells that an
     operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of workload certificates, which are
     renewed at half of it. `config_dir` holds the layers of the mesh document, of which `environment` is one;
-    `secrets_key_file` is the key under which secrets of kind kv: are kept.
+    `secrets_store` is "file" or "consul", where secrets of kind kv: are kept, under the key in `secrets_key_file`.
     """
 
     state_dir: Path
@@ -54,6 +54,7 @@ class MeshSettings:
     certificate_lifetime: timedelta
     environment: str
     config_dir: Path
+    secrets_store: str
     secrets_key_file: Path
 
     @property
@@ -107,6 +108,7 @@ class MeshSettings:
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
             environment=environment.get("MESH_ENVIRONMENT") or "dev",
             config_dir=Path(environment.get("MESH_CONFIG_DIR") or CONFIG_DIR).absolute(),
+            secrets_store=_parse_store(environment.get("MESH_SECRETS_STORE") or "file"),
             secrets_key_file=Path(environment.get("MESH_SECRETS_KEY_FILE") or state_dir / "secrets.key").absolute(),
         )
 
@@ -119,6 +121,12 @@ def _parse_lifetime(text: str) -> timedelta:
             fix=f"Give seconds, from {_SHORTEST_LIFE} to {_LONGEST_LIFE}.",
         )
     return timedelta(seconds=int(text))
+
+
+def _parse_store(text: str) -> str:
+    if text not in ("file", "consul"):
+        raise InvalidInput(f"{text!r} is no place for secrets.", field="MESH_SECRETS_STORE", fix="Use file or consul.")
+    return text
 
 
 def _parse_consul(text: str) -> tuple[str, Address]:
