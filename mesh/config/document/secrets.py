@@ -101,10 +101,13 @@ def _read_file(path: Path, private_dirs: tuple[Path, ...]) -> str:
         if any(real.is_relative_to(directory.resolve()) for directory in private_dirs):
             raise _NoValueError("this file is the mesh's own; keep the secret elsewhere")
         # Without O_NONBLOCK a pipe in the file's place would hold us for ever.
-        with os.fdopen(os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _NoValueError("this is no file")
-            content = file.read(LONGEST_SECRET + 2)
+            content = os.read(descriptor, LONGEST_SECRET + 2)
+        finally:
+            os.close(descriptor)
         return content.decode().removesuffix("\n").removesuffix("\r")
     except (OSError, RuntimeError) as err:
         detail = err.strerror if isinstance(err, OSError) else "the links to it go round in a circle"
