@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmesh.agent.v1 import agent_pb2 as pb
 from agentmesh.error.v1 import error_pb2
+from mesh import errors
 from mesh.agent.agent import Agent
 from mesh.agent.part import JSON, TEXT, Part
 from mesh.agent.skill import Skill
@@ -16,8 +17,12 @@ from mesh.agent.task import Task, TaskState, Update
 from mesh.errors import FailedPrecondition, InvalidInput, MeshError, Unavailable
 
 _MOST_PARTS = 100
-# The kinds that differ by their code alone; those below them have fields that a record does not carry.
-_BY_REASON: dict[str, type[MeshError]] = {kind.default_reason: kind for kind in MeshError.__subclasses__()}
+# Those that say no more than a MeshError: others cannot be made of a summary and a field.
+_BY_REASON: dict[str, type[MeshError]] = {
+    kind.default_reason: kind
+    for kind in (getattr(errors, name) for name in errors.__all__)
+    if issubclass(kind, MeshError) and kind is not MeshError and kind.__init__ is MeshError.__init__
+}
 
 
 def part_from_proto(part: pb.Part, *, field: str = "input") -> Part:

@@ -15,6 +15,7 @@ from services.meshctl.config import config
 from services.meshctl.demo import demo
 from services.meshctl.doctor import doctor
 from services.meshctl.failures import FAILED, INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
+from services.meshctl.forget import forget
 from services.meshctl.inspect import agents, certs, proxies, tools
 from services.meshctl.logs import logs
 from services.meshctl.run import run
@@ -54,6 +55,7 @@ for _command in (
     proxies,
     certs,
     token,
+    forget,
     doctor,
     logs,
     demo,
