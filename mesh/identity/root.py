@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mesh.errors import FailedPrecondition
-from mesh.identity.files import hold_private_dir, read_secret, write_file
 from mesh.identity.x509_errors import UNREADABLE
+from mesh.runtime.private_files import hold_private_dir, read_secret, write_file
 from mesh.telemetry import get_logger
 
 ROOT_LIFETIME = timedelta(days=3650)
