@@ -5,8 +5,8 @@ from datetime import datetime
 from pathlib import Path
 
 from mesh.errors import FailedPrecondition, PermissionDenied
-from mesh.identity.files import hold_private_dir, read_secret, write_file
 from mesh.model import check_service_name
+from mesh.runtime.private_files import hold_private_dir, read_secret, write_file
 
 _FILE = "revoked.json"
 

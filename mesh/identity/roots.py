@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.errors import FailedPrecondition
-from mesh.identity.files import hold_private_dir, read_secret, remove_file, write_file
 from mesh.identity.root import (
     ROTATED_FORMAT,
     build_root,
@@ -32,6 +31,7 @@ from mesh.identity.root import (
     parse_root,
     set_format,
 )
+from mesh.runtime.private_files import hold_private_dir, read_secret, remove_file, write_file
 from mesh.telemetry import get_logger
 
 _FILE = "roots.json"
