@@ -5,11 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from google.protobuf.json_format import MessageToDict
 
 from mesh.errors import InvalidInput, Unauthenticated
 from mesh.model import ProxySpec, SpiffeId
-from mesh.xds.descriptors import envoy_pool
 from mesh.xds.reconcile import ClientSpec, Spec
 
 _GRPC = "gRPC"
@@ -53,5 +51,10 @@ def parse_peer(node: Any, identity: SpiffeId) -> Peer:
         agent = f"{agent} {version.major_number}.{version.minor_number}.{version.patch}"
     if agent.startswith(_GRPC):
         return Peer(node.id, agent, ClientSpec(identity.service, node.locality.zone))
-    metadata = MessageToDict(node.metadata, descriptor_pool=envoy_pool())
-    return Peer(node.id, agent, ProxySpec.from_metadata(node.id, metadata))
+    return Peer(node.id, agent, ProxySpec.from_metadata(node.id, _texts(node.metadata)))
+
+
+def _texts(metadata: Any) -> dict[str, str | None]:
+    """The texts in a Struct; None stands for what is none, and may have no form in JSON."""
+    fields = metadata.fields
+    return {name: it.string_value if it.WhichOneof("kind") == "string_value" else None for name, it in fields.items()}
