@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
+from mesh.config.document import Policy
 from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, PermissionDenied, Unauthenticated
 from mesh.model import ProxySpec, SpiffeId
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
+from mesh.xds.answers import Answer
 from mesh.xds.descriptors import envoy_message, envoy_pool
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.snapshot import Snapshot
@@ -60,7 +63,8 @@ class AdsServer:
     """Serves ADS from `store`. Belongs to one event loop; `handler` goes on a grpc.aio server, `run` into a task.
 
     Streams wait for `ready`, if one is given, before they say anything: a control plane that knows nothing yet must
-    not tell proxies that nothing exists.
+    not tell proxies that nothing exists. `policy_for` tells the policy of a proxy by its node id, None for the one of
+    the state; `refresh` is to be called when it changes. `on_answer` hears every ACK and NACK and must not block.
     """
 
     def __init__(
@@ -69,11 +73,18 @@ class AdsServer:
         *,
         identity_of: Callable[[Any], SpiffeId] = identity_of_peer,
         ready: asyncio.Event | None = None,
+        policy_for: Callable[[str], Policy | None] = lambda node_id: None,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
     ) -> None:
         self._store = store
         self._identity_of = identity_of
         self._ready = ready
+        self._policy_for = policy_for
+        self._on_answer = on_answer
         self._reconciler = Reconciler()
+        # What is built to be looked at only must not drive out what is built to be sent.
+        self._previewer = Reconciler()
+        self._state_by_policy: tuple[MeshState, MeshState] | None = None
         self._connections: set[_Connection] = set()
         self._draining = asyncio.Event()
 
@@ -101,6 +112,26 @@ class AdsServer:
         """All connected proxies."""
         return tuple(connection.stream.status() for connection in self._connections)
 
+    def refresh(self) -> None:
+        """Offer every proxy what it should have now; for when `policy_for` has changed."""
+        for connection in tuple(self._connections):
+            self._offer(connection, self._store.current)
+
+    def preview(self, node_id: str, policy: Policy) -> Snapshot | None:
+        """What a connected proxy would get by another policy, None for one that is not connected.
+
+        Raises MeshError when it cannot be built.
+        """
+        for connection in self._connections:
+            if connection.stream.node_id == node_id:
+                return self._build(self._previewer, connection, self._with_policy(self._store.current, policy))
+        return None
+
+    def has_taken(self, node_id: str, changed: Mapping[str, Mapping[str, str | None]]) -> bool | None:
+        """Whether a proxy has acknowledged these versions, by type URL and name; None when it is not connected."""
+        streams = [connection.stream for connection in self._connections if connection.stream.node_id == node_id]
+        return all(stream.has_taken(changed) for stream in streams) if streams else None
+
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""
         try:
@@ -123,9 +154,24 @@ class AdsServer:
         connection.wake.set()
 
     def _snapshot_of(self, connection: _Connection, state: MeshState) -> Snapshot:
+        policy = self._policy_for(connection.stream.node_id)
+        if policy is not None:
+            state = self._with_policy(state, policy)
+        return self._build(self._reconciler, connection, state)
+
+    def _build(self, reconciler: Reconciler, connection: _Connection, state: MeshState) -> Snapshot:
         if connection.spec is None:
-            return self._reconciler.client_snapshot(state, connection.stream.spiffe_id.service)
-        return self._reconciler.sidecar_snapshot(state, connection.spec)
+            return reconciler.client_snapshot(state, connection.stream.spiffe_id.service)
+        return reconciler.sidecar_snapshot(state, connection.spec)
+
+    def _with_policy(self, state: MeshState, policy: Policy) -> MeshState:
+        """The state with another policy; remembered, because what is derived from a state is kept in it."""
+        if policy.version == state.policy.version:
+            return state
+        known = self._state_by_policy
+        if known is None or known[0] is not state or known[1].policy.version != policy.version:
+            known = self._state_by_policy = (state, replace(state, policy=policy))
+        return known[1]
 
     async def _serve_delta(self, requests: AsyncIterator[Any], context: Any) -> None:
         await self._serve(requests, context, DeltaStream)
@@ -175,6 +221,7 @@ class AdsServer:
             metadata = MessageToDict(node.metadata, descriptor_pool=envoy_pool())
             spec = ProxySpec.from_metadata(node.id, metadata)
         connection = _Connection(kind(node.id, identity, agent), spec)
+        connection.stream.on_answer = self._on_answer
         connection.stream.receive(first)
         return connection
 

@@ -5,15 +5,16 @@ make before break: clusters and endpoints are added before the listeners and rou
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from mesh.model import SpiffeId
 from mesh.telemetry import get_logger
 from mesh.xds import names
+from mesh.xds.answers import Answer
 from mesh.xds.descriptors import envoy_message
-from mesh.xds.limits import check_count, check_types
+from mesh.xds.limits import LONGEST_COMPLAINT, check_count, check_lengths, check_types
 from mesh.xds.resources import Resource
 from mesh.xds.resources.routes import build_empty_routes
 from mesh.xds.snapshot import EMPTY, Snapshot
@@ -21,8 +22,6 @@ from mesh.xds.status import ProxyStatus, TypeRecord, TypeStatus, utc_now
 from mesh.xds.subscription import DeltaSubscription, Plan, StateSubscription
 
 _log = get_logger(__name__)
-
-_LONGEST_COMPLAINT = 2_000
 
 
 class AdsStream:
@@ -39,6 +38,7 @@ class AdsStream:
         self._version = ""
         self._records: dict[str, TypeRecord] = {}
         self._nonces = itertools.count(1)
+        self.on_answer: Callable[[Answer], None] = lambda answer: None
 
     def set_snapshot(self, snapshot: Snapshot, version: str) -> None:
         """What the client should have from now on; `version` names the state that it was built from."""
@@ -51,6 +51,16 @@ class AdsStream:
 
     def next_response(self) -> Any | None:
         """The next response to send, which counts as sent; None when there is none now."""
+        raise NotImplementedError
+
+    def has_taken(self, changed: Mapping[str, Mapping[str, str | None]]) -> bool:
+        """True when the client has acknowledged these versions, by type URL and name; None: it has the name no more.
+
+        What it has not asked for does not count.
+        """
+        return all(self._has_taken(url, versions) for url, versions in changed.items())
+
+    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
         raise NotImplementedError
 
     def status(self) -> ProxyStatus:
@@ -79,6 +89,8 @@ class AdsStream:
             nack_message=record.nack_message,
             nack_time=record.nack_time,
             held_back=held,
+            sent_time=record.sent_time,
+            is_waiting=record.is_waiting,
         )
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
@@ -94,14 +106,17 @@ class AdsStream:
     def _record(self, type_url: str) -> TypeRecord:
         return self._records.setdefault(type_url, TypeRecord())
 
-    def _note_nack(self, type_url: str, held: tuple[str, ...], message: str) -> None:
-        self._record(type_url).note_nack(message)
+    def _note_nack(self, type_url: str, held: tuple[str, ...], versions: Mapping[str, str], message: str) -> None:
+        said = message[:LONGEST_COMPLAINT]
+        self._record(type_url).note_nack(said)
+        refused = {name: versions[name] for name in held if name in versions}
+        self.on_answer(Answer(self.node_id, self.spiffe_id, type_url, True, refused, said))
         _log.error(
             "config_rejected",
             node=self.node_id,
             type=names.SHORT_NAMES.get(type_url, type_url[:200]),
             resources=",".join(held),
-            said=message[:_LONGEST_COMPLAINT],
+            said=said,
         )
 
 
@@ -121,15 +136,18 @@ class DeltaStream(AdsStream):
     def receive(self, request: Any) -> None:
         url = request.type_url
         check_types({*self._subscriptions, url})
+        initial = request.initial_resource_versions
+        check_lengths((url,), request.resource_names_subscribe, initial.keys(), initial.values())
         subscription = self._subscriptions.setdefault(url, DeltaSubscription())
         record = self._record(url)
         if request.response_nonce:
             if request.HasField("error_detail"):
                 held = subscription.refuse(request.response_nonce, request.error_detail.message)
                 if held is not None:
-                    self._note_nack(url, held, request.error_detail.message)
+                    self._note_nack(url, held, subscription.held, request.error_detail.message)
             elif subscription.acknowledge(request.response_nonce):
                 record.note_ack()
+                self.on_answer(Answer(self.node_id, self.spiffe_id, url))
         subscription.subscribe(
             request.resource_names_subscribe,
             request.resource_names_unsubscribe,
@@ -210,7 +228,7 @@ class DeltaStream(AdsStream):
     def _respond(self, url: str, plan: Plan) -> Any:
         nonce = str(next(self._nonces))
         self._subscriptions[url].note_sent(plan, nonce)
-        self._record(url).sent_version = self._version
+        self._record(url).note_sent(self._version)
         if url == names.CLUSTER:
             self._warming |= {resource.name for resource in plan.resources} & self._snapshot.endpoint_clusters
             self._warming -= set(plan.removed)
@@ -223,6 +241,18 @@ class DeltaStream(AdsStream):
             system_version_info=self._version,
             resources=[_delta_resource(resource) for resource in plan.resources],
             removed_resources=plan.removed,
+        )
+
+    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return True
+        wanted = {name: version for name, version in versions.items() if subscription.wants(name)}
+        if type_url == names.ROUTE:
+            # Routes that are gone are sent as empty ones.
+            wanted = {name: version for name, version in wanted.items() if version is not None}
+        return not subscription.is_waiting and all(
+            subscription.sent.get(name) == version for name, version in wanted.items()
         )
 
     def _force_endpoints(self) -> None:
@@ -260,6 +290,7 @@ class StateStream(AdsStream):
     def receive(self, request: Any) -> None:
         url = request.type_url
         check_types({*self._subscriptions, url})
+        check_lengths((url,), request.resource_names)
         check_count(url, len(request.resource_names))
         subscription = self._subscriptions.setdefault(url, StateSubscription())
         record = self._record(url)
@@ -267,9 +298,10 @@ class StateStream(AdsStream):
             if request.HasField("error_detail"):
                 held = subscription.refuse(request.response_nonce, request.error_detail.message)
                 if held is not None:
-                    self._note_nack(url, held, request.error_detail.message)
+                    self._note_nack(url, held, subscription.held, request.error_detail.message)
             elif subscription.acknowledge(request.response_nonce):
                 record.note_ack()
+                self.on_answer(Answer(self.node_id, self.spiffe_id, url))
         subscription.request(request.resource_names, may_be_wildcard=url in names.WILDCARD_TYPES)
 
     def next_response(self) -> Any | None:
@@ -278,11 +310,11 @@ class StateStream(AdsStream):
             if subscription is None or subscription.is_waiting:
                 continue
             found = subscription.plan(self._snapshot.of(url))
-            if found is None or (not found and subscription.sent is None and url not in names.WILDCARD_TYPES):
+            if found is None:
                 continue
             nonce = str(next(self._nonces))
             subscription.note_sent(found, nonce)
-            self._record(url).sent_version = self._version
+            self._record(url).note_sent(self._version)
             return envoy_message("envoy.service.discovery.v3.DiscoveryResponse")(
                 type_url=url,
                 nonce=nonce,
@@ -290,6 +322,17 @@ class StateStream(AdsStream):
                 resources=[{"type_url": resource.type_url, "value": resource.body} for resource in found],
             )
         return None
+
+    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
+        subscription = self._subscriptions.get(type_url)
+        if subscription is None:
+            return True
+        sent = subscription.sent or {}
+        return not subscription.is_waiting and all(
+            sent.get(name) == version
+            for name, version in versions.items()
+            if subscription.is_wildcard or name in subscription.names
+        )
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]

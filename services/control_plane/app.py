@@ -4,10 +4,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
+from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import ConsulRegistry, open_leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -16,15 +16,20 @@ from mesh.runtime import Stop
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
+from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
+from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.live_document import LiveDocument
+from services.control_plane.open_registry import open_registry
 from services.control_plane.registry_follower import RegistryFollower
-from services.control_plane.shared_declarations import SharedDeclarations
+from services.control_plane.replicas import open_replicas
 
 NAME = "control-plane"
 
 # Proxies hold one long stream each; the bound is on open streams, not on work.
 _MAX_STREAMS = 10_000
 _LONGEST_ENROLMENT = 64 << 10
+_LONGEST_CHANGE = LONGEST_WAIT + 30.0
 
 _log = get_logger(__name__)
 
@@ -42,33 +47,37 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     lifetime = settings.certificate_lifetime
 
     async with AsyncExitStack() as stack:
-        registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-        follower = RegistryFollower(registry, store)
-        ads = AdsServer(store, ready=follower.first_snapshot)
-        leadership = await stack.enter_async_context(
-            open_leadership(registry.endpoint, str(settings.control_advertise))
+        registry = await stack.enter_async_context(open_registry(settings, authority, draining))
+        follower = RegistryFollower(registry.registry, store)
+        replicas = await stack.enter_async_context(
+            open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
-        shared = SharedDeclarations(
-            declarations, registry.endpoint, lambda: store.set_declarations(declarations.declarations)
+        document = LiveDocument(settings, store, registry.consul, leads=lambda: replicas.leadership.is_leader)
+        ready = asyncio.Event()
+        ads = AdsServer(
+            store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
         )
-
         control = ControlServicer(
             settings,
             authority=authority,
             tokens=tokens,
             declarations=declarations,
             store=store,
+            registry=registry,
             follower=follower,
             ads=ads,
             started=datetime.now(UTC),
             draining=draining,
-            declared=shared.note,
-            leadership=leadership,
+            replicas=replicas,
         )
         control_service = Service(
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
+        parts = ConfigParts(document.rollout, document.sources, ads, draining)
+        if not document.is_shared:
+            # What is wrong with the files is to be said now; what is shared comes when it can be reached.
+            await document.start(ads)
         enrolment_tls = await stack.enter_async_context(
             open_server_credentials(
                 authority, NAME, require_client_certificate=False, namespace=settings.namespace, lifetime=lifetime
@@ -99,28 +108,61 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     credentials=control_tls.credentials,
                     max_concurrent=_MAX_STREAMS,
                 ),
-                [_identity_service(authority, tokens, settings, enrolment=False)],
+                [
+                    _identity_service(authority, tokens, settings, enrolment=False),
+                    registry.for_members,
+                    _config_service(parts, access_by_certificate(settings.config_admins)),
+                ],
                 generic_handlers=[ads.handler],
             )
         )
         # Last: who gets an answer here may take it that all ports are there.
         admin_server = await stack.enter_async_context(
-            open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
+            open_server(
+                ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}", default_deadline=_LONGEST_CHANGE),
+                [
+                    control_service,
+                    registry.for_operators,
+                    _config_service(parts, access_by_socket(settings.admin_socket)),
+                ],
+            )
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(work) for work in (follower.follow(), ads.run(), shared.follow())]
+            works = (
+                follower.follow(),
+                ads.run(),
+                document.run(ads),
+                _tell_ready(ready, follower.first_snapshot, document.started),
+            )
+            background = [group.create_task(work) for work in works]
             for server in (admin_server, enrolment_server, control_server):
                 await server.set_serving(True)
             _log.info(
                 "control_plane_ready",
                 control=str(settings.control_bind),
                 enrolment=str(settings.enrolment_bind),
-                registry=str(settings.consul),
+                registry=registry.kind,
+                registry_address=registry.address,
             )
             await stop.wait()
             draining.set()
             for task in background:
                 task.cancel()
+
+
+async def _tell_ready(ready: asyncio.Event, *needed: asyncio.Event) -> None:
+    """Let proxies be served once there is something to say to them."""
+    for event in needed:
+        await event.wait()
+    ready.set()
+
+
+def _config_service(parts: ConfigParts, access: Access) -> Service:
+    servicer = ConfigServicer(parts, access)
+    return Service(
+        config_service_pb2.DESCRIPTOR.services_by_name["ConfigService"],
+        lambda server: config_service_pb2_grpc.add_ConfigServiceServicer_to_server(servicer, server),
+    )
 
 
 def _check_namespace(settings: MeshSettings) -> None:

@@ -14,6 +14,7 @@ from services.meshctl.call import call
 from services.meshctl.demo import demo
 from services.meshctl.doctor import doctor
 from services.meshctl.failures import FAILED, INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
+from services.meshctl.forget import forget
 from services.meshctl.inspect import agents, certs, proxies, tools
 from services.meshctl.logs import logs
 from services.meshctl.run import run
@@ -41,7 +42,7 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
     context.obj = MeshSettings.from_environment()
 
 
-for _command in (up, down, status, run, tools, call, agents, proxies, certs, token, doctor, logs, demo):
+for _command in (up, down, status, run, tools, call, agents, proxies, certs, token, forget, doctor, logs, demo):
     cli.add_command(_command)
 
 
