@@ -6,10 +6,11 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmesh.config.v1 import config_pb2
+from mesh.config.document.changes import ValueChange
 from mesh.config.history import Head, Layer, Origin, Refusal, Revision, Status
+from mesh.errors import Fault
 from mesh.xds.rollout import ResourceChange
 from services.control_plane.config_sources import RefusedLayer
-from services.control_plane.document_reader import FieldChange
 
 _STATUS = {
     Status.STAGED: config_pb2.REVISION_STATUS_STAGED,
@@ -44,7 +45,7 @@ def _refusal_to_proto(refusal: Refusal) -> config_pb2.Refusal:
     )
 
 
-def fault_to_proto(fault: Origin) -> config_pb2.Fault:
+def fault_to_proto(fault: Origin | Fault) -> config_pb2.Fault:
     """A place with what is wrong there."""
     return config_pb2.Fault(source=fault.source, line=fault.line, field=fault.field, reason=fault.reason)
 
@@ -54,9 +55,9 @@ def layers_to_proto(layers: Iterable[Layer]) -> list[config_pb2.Layer]:
     return [config_pb2.Layer(name=layer.name, source=layer.source, document=layer.text) for layer in layers]
 
 
-def changes_to_proto(changes: Iterable[FieldChange]) -> list[config_pb2.ValueChange]:
+def changes_to_proto(changes: Iterable[ValueChange]) -> list[config_pb2.ValueChange]:
     """Changes of the document."""
-    return [config_pb2.ValueChange(field=each.path, before=each.before, after=each.after) for each in changes]
+    return [config_pb2.ValueChange(field=each.field, before=each.before, after=each.after) for each in changes]
 
 
 def resources_to_proto(changes: Iterable[ResourceChange]) -> list[config_pb2.ResourceChange]:
