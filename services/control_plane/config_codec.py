@@ -1,12 +1,15 @@
 """The history and the judgement of the mesh document as messages."""
 
+import json
 from collections.abc import Iterable
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmesh.config.v1 import config_pb2
+from mesh.config.document import LoadedDocument
 from mesh.config.document.changes import ValueChange
+from mesh.config.document.printing import masked_origins
 from mesh.config.history import Head, Layer, Origin, Refusal, Revision, Status
 from mesh.errors import Fault
 from mesh.xds.rollout import ResourceChange
@@ -53,6 +56,20 @@ def fault_to_proto(fault: Origin | Fault) -> config_pb2.Fault:
 def layers_to_proto(layers: Iterable[Layer]) -> list[config_pb2.Layer]:
     """Layers as they were."""
     return [config_pb2.Layer(name=layer.name, source=layer.source, document=layer.text) for layer in layers]
+
+
+def origins_to_proto(loaded: LoadedDocument) -> list[config_pb2.Origin]:
+    """Which layer set each value; secrets are masked."""
+    return [
+        config_pb2.Origin(
+            field=field,
+            value=json.dumps(value, ensure_ascii=False),
+            layer=origin.layer,
+            source=origin.source,
+            line=origin.line,
+        )
+        for field, value, origin in masked_origins(loaded)
+    ]
 
 
 def changes_to_proto(changes: Iterable[ValueChange]) -> list[config_pb2.ValueChange]:

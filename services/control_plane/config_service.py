@@ -17,6 +17,7 @@ from services.control_plane.config_codec import (
     changes_to_proto,
     fault_to_proto,
     layers_to_proto,
+    origins_to_proto,
     refused_to_proto,
     resources_to_proto,
     revision_to_proto,
@@ -65,6 +66,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
             revision=revision_to_proto(revision, head),
             document=reading.text,
             layers=layers_to_proto(revision.draft.layers),
+            origins=origins_to_proto(reading.loaded) if request.with_origins else (),
             refused_layers=refused_to_proto(self._sources.refused.values()),
         )
 
