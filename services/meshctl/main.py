@@ -10,6 +10,7 @@ import click
 import mesh
 from mesh.config import MeshSettings
 from mesh.errors import MeshError
+from services.meshctl.authority import restore, revoke, root, rotate_root
 from services.meshctl.call import call
 from services.meshctl.config import config
 from services.meshctl.demo import demo
@@ -44,6 +45,8 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
     context.obj = MeshSettings.from_environment()
 
 
+for _command in (root, rotate_root, revoke, restore):
+    certs.add_command(_command)
 for _command in (
     up,
     down,
