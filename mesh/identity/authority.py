@@ -1,5 +1,6 @@
 """The mesh's certificate authority: one P-256 root that signs short-lived workload certificates."""
 
+import ipaddress
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ class CertificateAuthority:
     ) -> SignedCertificate:
         """Sign the key of a PKCS #10 request; nothing else of the request is taken over.
 
+        `dns_names` are names and IP addresses of hosts.
+
         Raises InvalidInput unless it is a P-256 key that has signed the request, and the request asks for no names
         other than those that the certificate gets. Raises FailedPrecondition when the root has ended.
         """
@@ -136,7 +139,7 @@ class CertificateAuthority:
         valid: tuple[datetime, datetime],
     ) -> x509.Certificate:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
-        names += [x509.DNSName(name) for name in dns_names]
+        names += map(_host_name, dns_names)
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, spiffe_id.service)]))
@@ -160,6 +163,13 @@ class CertificateAuthority:
         now = self._clock()
         self._issued = [signed for signed in self._issued if signed.expire_time > now]
         return self._issued
+
+
+def _host_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _check_trust_domain(trust_domain: str) -> None:

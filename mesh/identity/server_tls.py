@@ -30,7 +30,9 @@ class ServerTls:
         *,
         require_client_certificate: bool,
         lifetime: timedelta = WORKLOAD_LIFETIME,
+        hosts: tuple[str, ...] = (),
     ) -> None:
+        self._hosts = hosts
         self._authority = authority
         self._spiffe_id = spiffe_id
         self._lifetime = lifetime
@@ -45,7 +47,7 @@ class ServerTls:
     def _sign(self) -> tuple[str, SignedCertificate]:
         private_key, csr = create_key()
         return private_key, self._authority.sign(
-            csr, self._spiffe_id, reason="control-plane", lifetime=self._lifetime, dns_names=(TLS_NAME,)
+            csr, self._spiffe_id, reason="control-plane", lifetime=self._lifetime, dns_names=(TLS_NAME, *self._hosts)
         )
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
@@ -77,7 +79,18 @@ async def open_server_credentials(
     require_client_certificate: bool,
     namespace: str = "default",
     lifetime: timedelta = WORKLOAD_LIFETIME,
+    hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[ServerTls]:
-    """Credentials for a port of `service`, renewed at half life at the next handshake; connections stay as they are."""
+    """Credentials for a port of `service`, renewed at half life at the next handshake; connections stay as they are.
+
+    `hosts` are names and addresses under which the port is dialled by clients that cannot be told to expect another
+    name, as gRPC's own xDS client.
+    """
     spiffe_id = SpiffeId(authority.trust_domain, namespace, service)
-    yield ServerTls(authority, spiffe_id, require_client_certificate=require_client_certificate, lifetime=lifetime)
+    yield ServerTls(
+        authority,
+        spiffe_id,
+        require_client_certificate=require_client_certificate,
+        lifetime=lifetime,
+        hosts=hosts,
+    )
