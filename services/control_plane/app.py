@@ -93,7 +93,13 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         )
         control_tls = await stack.enter_async_context(
             open_server_credentials(
-                authority, NAME, require_client_certificate=True, namespace=settings.namespace, lifetime=lifetime
+                authority,
+                NAME,
+                require_client_certificate=True,
+                namespace=settings.namespace,
+                lifetime=lifetime,
+                # gRPC's own xDS client checks the name that it dials.
+                hosts=(settings.control_advertise.host,),
             )
         )
         enrolment_server = await stack.enter_async_context(

@@ -21,7 +21,10 @@ GATEWAY = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class MemberRequest:
-    """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused."""
+    """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused.
+
+    `is_client` is for a command that serves nothing, `is_proxyless` for one that calls by gRPC's own xDS client.
+    """
 
     name: str
     kind: str
@@ -31,6 +34,8 @@ class MemberRequest:
     listen: str = ""
     instance: str = ""
     edge: Address | None = None
+    is_client: bool = False
+    is_proxyless: bool = False
 
     @classmethod
     def gateway(cls, edge: Address) -> Self:
@@ -87,6 +92,8 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
         edge=request.edge,
         # A Consul of somebody else's has no identity of the mesh.
         exposed_health=settings.consul_is_given and settings.registry != "embedded",
+        is_client=request.is_client,
+        is_proxyless=request.is_proxyless,
     )
 
 
