@@ -16,7 +16,7 @@ class MeshState:
 
     `services` maps a name to its instances, sorted by id; unhealthy ones are included. `declarations` maps a name to
     what an operator said about it. A service may be declared without having instances, and the other way round.
-    `policy` is the mesh document.
+    `policy` is the mesh document. `revoked` are the services whose identities nobody accepts any more.
     """
 
     trust_domain: str
@@ -24,6 +24,7 @@ class MeshState:
     services: Mapping[str, tuple[Instance, ...]] = field(default_factory=lambda: MappingProxyType({}))
     declarations: Mapping[str, Declaration] = field(default_factory=lambda: MappingProxyType({}))
     policy: Policy = EMPTY
+    revoked: frozenset[str] = frozenset()
 
     def spiffe_id(self, service: str) -> SpiffeId:
         """The identity of a service in this mesh."""
@@ -53,6 +54,7 @@ class MeshState:
             self.trust_domain,
             self.namespace,
             self.policy.version,
+            sorted(self.revoked),
             self._facts_of_services(),
             self._facts_of_declarations(),
         )

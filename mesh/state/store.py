@@ -34,6 +34,10 @@ class StateStore:
         """Replace the mesh document."""
         self._set(replace(self._current, policy=policy))
 
+    def set_revoked(self, services: frozenset[str]) -> None:
+        """Replace the services whose identities are revoked."""
+        self._set(replace(self._current, revoked=services))
+
     async def watch(self) -> AsyncIterator[MeshState]:
         """Give the state at once and after every change. Latest wins: a slow reader misses the ones between."""
         seen: MeshState | None = None

@@ -10,11 +10,18 @@ CLUSTER = f"{_PREFIX}envoy.config.cluster.v3.Cluster"
 ENDPOINT = f"{_PREFIX}envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = f"{_PREFIX}envoy.config.listener.v3.Listener"
 ROUTE = f"{_PREFIX}envoy.config.route.v3.RouteConfiguration"
+EXTENSION = f"{_PREFIX}envoy.config.core.v3.TypedExtensionConfig"
 
-PUSH_ORDER = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
+PUSH_ORDER = (CLUSTER, ENDPOINT, LISTENER, ROUTE, EXTENSION)
 """The order in which changes of one moment are sent on a stream."""
 
-SHORT_NAMES = {LISTENER: "listener", ROUTE: "route", CLUSTER: "cluster", ENDPOINT: "endpoint"}
+SHORT_NAMES = {
+    LISTENER: "listener",
+    ROUTE: "route",
+    CLUSTER: "cluster",
+    ENDPOINT: "endpoint",
+    EXTENSION: "extension",
+}
 """What people call the types, in the order in which they are shown."""
 
 WILDCARD_TYPES = frozenset({LISTENER, CLUSTER})
@@ -22,12 +29,34 @@ WILDCARD_TYPES = frozenset({LISTENER, CLUSTER})
 
 APP_CLUSTER = "@app"
 """The own application's cluster; no service can have that name."""
+COLLECTOR_CLUSTER = "@collector"
+"""Where sidecars send their traces."""
 INBOUND = "inbound"
 OUTBOUND = "outbound"
 EXPOSED_HEALTH = "exposed-health"
 EDGE = "edge"
 
+# Filters by the names under which routes and extension configurations speak to them.
+DENY_FILTER = "deny"
+ALLOW_FILTER = "allow"
+LIMIT_FILTER = "limit"
+ROUTE_LIMIT_FILTER = "route-limit"
+FAULT_FILTER = "fault"
+ADAPTIVE_CONCURRENCY = "adaptive-concurrency"
+CONNECTION_LIMIT = "connection-limit"
+
 
 def authority_of(service: str) -> str:
     """The authority by which a service is called inside of the mesh."""
     return f"{service}.mesh"
+
+
+def cluster_of(target: str) -> str:
+    """The cluster of a target: NAME for a service, SUBSET.NAME for one of its subsets."""
+    service, slash, subset = target.partition("/")
+    return f"{subset}.{service}" if slash else service
+
+
+def fallback_cluster_of(service: str) -> str:
+    """The cluster that stands for a service and, when it has no healthy instance, for its fallbacks."""
+    return f"@fallback.{service}"

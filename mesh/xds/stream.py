@@ -163,7 +163,7 @@ class DeltaStream(AdsStream):
             if plan := self._plan(url, with_removals=False):
                 return self._respond(url, plan)
         if self._clusters_are_settled():
-            for url in (names.LISTENER, names.ROUTE):
+            for url in (names.LISTENER, names.ROUTE, names.EXTENSION):
                 if plan := self._plan(url, with_removals=True):
                     return self._respond(url, plan)
         # What a client asks for and does not exist must be said at once: Envoy waits for it.

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -36,6 +37,14 @@ class Part(BaseModel):
     """A part of the document: unknown keys are refused, nothing is converted in silence, nothing changes."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Parts are keys of the caches of what is built from them, for each proxy at each change.
+        return hash(tuple(getattr(self, name) for name in type(self).model_fields))
 
 
 def parse_duration(value: object) -> object:

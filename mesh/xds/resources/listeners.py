@@ -5,32 +5,27 @@ from typing import Any
 
 from mesh.model import Address, ProxySpec, SpiffeId
 from mesh.xds import names
+from mesh.xds.resources.faults import FAULT_FILTER
+from mesh.xds.resources.intentions import HEALTH_CHECK, only_members, open_filter
+from mesh.xds.resources.limits import adaptive_filter, connection_filter, open_rate_filter
 from mesh.xds.resources.resource import Resource, any_of, build_resource
-from mesh.xds.resources.routes import NOT_DELIVERED
+from mesh.xds.resources.retries import NOT_DELIVERED
 from mesh.xds.resources.tls import build_downstream_tls
-
-HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-REGISTRY_SERVICE = "consul"
-"""The identity with which the registry checks health; it may do nothing else."""
 
 # Listeners follow from the proxy alone; without this each change of any service would build them anew for every proxy.
 _PROXIES = 16384
 
 _HCM = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_TRACER = "config.trace.v3.OpenTelemetryConfig"
 _ROUTER = {"name": "router", "typed_config": any_of("extensions.filters.http.router.v3.Router")}
-_ALL_TO_APP = {
-    "match": {"prefix": "/"},
-    "route": {
-        "cluster": names.APP_CLUSTER,
-        "timeout": "0s",
-        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
-    },
-}
 
 
 @lru_cache(maxsize=_PROXIES)
-def build_inbound(spec: ProxySpec, identity: SpiffeId) -> Resource:
-    """Mutual TLS from services of the mesh to the application."""
+def build_inbound(spec: ProxySpec, identity: SpiffeId, *, is_traced: bool = False) -> Resource:
+    """Mutual TLS from services of the mesh to the application.
+
+    What may change while connections are open is not here: intentions and limits come with the routes, see `inbound`.
+    """
     assert spec.inbound is not None
     manager = _manager(
         names.INBOUND,
@@ -38,15 +33,24 @@ def build_inbound(spec: ProxySpec, identity: SpiffeId) -> Resource:
             "codec_type": "HTTP2",
             "forward_client_cert_details": "SANITIZE_SET",
             "set_current_client_cert_details": {"uri": True},
-            "route_config": {
-                "name": names.INBOUND,
-                "virtual_hosts": [{"name": names.APP_CLUSTER, "domains": ["*"], "routes": [_ALL_TO_APP]}],
-            },
+            "rds": _over_ads(names.INBOUND),
             "local_reply_config": {"mappers": [_MARK_NOT_DELIVERED]},
+            **_tracing(spec, is_traced),
         },
-        filters=[_only_members(identity)],
+        filters=[
+            # Per request, so that it holds on open connections, too.
+            only_members(identity),
+            open_filter(names.DENY_FILTER),
+            open_filter(names.ALLOW_FILTER),
+            open_rate_filter(names.LIMIT_FILTER),
+            open_rate_filter(names.ROUTE_LIMIT_FILTER),
+            adaptive_filter(),
+        ],
     )
-    chain = {"transport_socket": build_downstream_tls(spec.secrets_dir, identity), "filters": [manager]}
+    chain = {
+        "transport_socket": build_downstream_tls(spec.secrets_dir, identity),
+        "filters": [connection_filter(), manager],
+    }
     return _listener(names.INBOUND, _tcp(spec.inbound), chain, direction="INBOUND")
 
 
@@ -57,25 +61,6 @@ _MARK_NOT_DELIVERED = {
         {"header": {"key": NOT_DELIVERED, "value": "true"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     ],
 }
-
-
-def _only_members(identity: SpiffeId) -> dict[str, Any]:
-    """Per request, so that it holds on open connections, too: members may call, the registry may check health."""
-    prefix = str(identity).removesuffix(identity.service)
-    registry = {"authenticated": {"principal_name": {"exact": f"{prefix}{REGISTRY_SERVICE}"}}}
-    member = {"authenticated": {"principal_name": {"prefix": prefix}}}
-    policies = {
-        "registry": {
-            "permissions": [{"url_path": {"path": {"exact": HEALTH_CHECK}}}],
-            "principals": [registry],
-        },
-        "members": {
-            "permissions": [{"any": True}],
-            "principals": [{"and_ids": {"ids": [member, {"not_id": registry}]}}],
-        },
-    }
-    literal = {"rules": {"action": "ALLOW", "policies": policies}}
-    return {"name": "rbac", "typed_config": any_of("extensions.filters.http.rbac.v3.RBAC", literal)}
 
 
 @lru_cache(maxsize=_PROXIES)
@@ -94,23 +79,26 @@ def build_exposed_health(spec: ProxySpec) -> Resource:
 
 
 @lru_cache(maxsize=_PROXIES)
-def build_outbound(spec: ProxySpec) -> Resource:
+def build_outbound(spec: ProxySpec, *, is_traced: bool = False) -> Resource:
     """The application's way out, on a unix socket that only its own account can open."""
     manager = _manager(
         names.OUTBOUND,
         {
-            "codec_type": "HTTP2",
+            # Applications may speak HTTP/1.1, too.
+            "codec_type": "AUTO",
             # The application's retry marks (x-envoy-retry-grpc-on) are to be obeyed.
             "internal_address_config": {"unix_sockets": True},
             "rds": _over_ads(names.OUTBOUND),
+            **_tracing(spec, is_traced),
         },
+        filters=[FAULT_FILTER],
     )
     address = {"pipe": {"path": spec.outbound_socket, "mode": 0o600}}
     return _listener(names.OUTBOUND, address, {"filters": [manager]}, direction="OUTBOUND")
 
 
 @lru_cache(maxsize=_PROXIES)
-def build_edge(spec: ProxySpec) -> Resource:
+def build_edge(spec: ProxySpec, *, is_traced: bool = False) -> Resource:
     """The door for clients outside of the mesh: HTTP/1.1 and HTTP/2 without TLS. Internal headers do not get in."""
     assert spec.edge is not None
     manager = _manager(
@@ -124,7 +112,9 @@ def build_edge(spec: ProxySpec) -> Resource:
             "internal_address_config": {"cidr_ranges": [{"address_prefix": "192.0.2.1", "prefix_len": 32}]},
             "forward_client_cert_details": "SANITIZE",
             "rds": _over_ads(names.EDGE),
+            **_tracing(spec, is_traced),
         },
+        filters=[FAULT_FILTER],
     )
     return _listener(names.EDGE, _tcp(spec.edge), {"filters": [manager]}, direction="INBOUND")
 
@@ -146,6 +136,23 @@ def _manager(name: str, literal: dict[str, Any], *, filters: list[dict[str, Any]
         "generate_request_id": False,
     }
     return {"name": "http", "typed_config": any_of(_HCM, common | literal)}
+
+
+def _tracing(spec: ProxySpec, is_traced: bool) -> dict[str, Any]:
+    """Spans for the collector. How many is said by each route: a change of it leaves the listener alone."""
+    if not is_traced:
+        return {}
+    literal = {
+        "grpc_service": {"envoy_grpc": {"cluster_name": names.COLLECTOR_CLUSTER}, "timeout": "1s"},
+        "service_name": spec.service,
+    }
+    provider = {"name": "envoy.tracers.opentelemetry", "typed_config": any_of(_TRACER, literal)}
+    return {
+        "tracing": {"provider": provider, "random_sampling": {"value": 0}, "spawn_upstream_span": True},
+        # Envoy decides about a trace by the request id.
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+    }
 
 
 def _listener(name: str, address: dict[str, Any], chain: dict[str, Any], *, direction: str) -> Resource:

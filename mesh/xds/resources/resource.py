@@ -23,12 +23,22 @@ class Resource:
 
 def build_resource(type_url: str, name: str, literal: Mapping[str, Any]) -> Resource:
     """Serialize a literal in protobuf's JSON form; raises Internal when it does not fit Envoy's API."""
-    message = envoy_message(type_url.rpartition("/")[2])()
+    return wrap_body(type_url, name, build_body(type_url.rpartition("/")[2], name, literal))
+
+
+def build_body(message: str, name: str, literal: Mapping[str, Any]) -> bytes:
+    """Serialize a literal of `message`, which `name` is told of when it does not fit; raises Internal then."""
+    made = envoy_message(message)()
     try:
-        json_format.ParseDict(dict(literal), message, descriptor_pool=envoy_pool())
+        json_format.ParseDict(dict(literal), made, descriptor_pool=envoy_pool())
     except json_format.ParseError as err:
         raise Internal(f"The resource {name} does not fit Envoy's API: {err}.", reason="RESOURCE_NOT_BUILT") from err
-    body = message.SerializeToString(deterministic=True)
+    body: bytes = made.SerializeToString(deterministic=True)
+    return body
+
+
+def wrap_body(type_url: str, name: str, body: bytes) -> Resource:
+    """A resource of bytes that are serialized already."""
     return Resource(type_url, name, hashlib.sha256(body).hexdigest()[:16], body)
 
 

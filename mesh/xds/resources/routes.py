@@ -1,98 +1,92 @@
-"""Routes: by authority inside of the mesh, by authority or header at the edge."""
+"""Routes: by authority inside of the mesh, by authority or header at the edge.
 
+Routes of one service are serialized once and put together as bytes, so that a change of one service builds its own
+routes anew and no others, however many there are.
+"""
+
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from mesh.xds import names
-from mesh.xds.resources.resource import Resource, any_of, build_resource
+from mesh.xds.resources.actions import build_route
+from mesh.xds.resources.host import Host, tracing_of
+from mesh.xds.resources.matches import build_match
+from mesh.xds.resources.resource import Resource, build_body, build_resource, wrap_body
 
 SELECTOR = "x-mesh-service"
 """The header by which a client at the edge names the service that it wants."""
-
-NOT_DELIVERED = "x-mesh-not-delivered"
-"""Set by an inbound sidecar on its own answer when the request never reached the application."""
-
-# Only what certainly did not run is retried for everybody. Callers mark what may run twice, see mesh.rpc.channels.
-_RETRY: dict[str, Any] = {
-    "retry_on": "connect-failure,refused-stream,retriable-headers",
-    "retriable_headers": [{"name": NOT_DELIVERED, "present_match": True}],
-    "num_retries": 3,
-    "retry_host_predicate": [
-        {
-            "name": "previous_hosts",
-            "typed_config": any_of("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
-        }
-    ],
-    "host_selection_retry_max_attempts": 5,
-    "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
-}
 
 _GREETING = f"""\
 This is the edge of an agentmesh. It speaks gRPC, with reflection.
 Name a service by the header `{SELECTOR}: NAME` or the authority NAME.mesh; `meshctl status` lists the names.
 """
 
+_ROUTE = "envoy.config.route.v3.Route"
+_HOST = "envoy.config.route.v3.VirtualHost"
+_EVERYTHING = {"prefix": "/"}
 
-def _to(cluster: str, *, retries: bool) -> dict[str, Any]:
-    return {
-        "cluster": cluster,
-        # No default cuts a stream or a long call; a caller's grpc-timeout holds.
+# Field numbers of envoy.config.route.v3.
+_NAME_FIELD = 1
+_HOSTS_FIELD = 2
+_ROUTES_FIELD = 3
+
+
+@lru_cache(maxsize=16384)
+def build_service_routes(host: Host, *, is_selected: bool = False) -> tuple[bytes, ...]:
+    """The routes of a service in order, serialized; with `is_selected` only for requests that name it by header."""
+    selector = {"name": SELECTOR, "string_match": {"exact": host.service}}
+
+    def selected(match: dict[str, Any]) -> dict[str, Any]:
+        return match | {"headers": [selector, *match.get("headers", ())]} if is_selected else match
+
+    literals = [build_route(host, route, selected(build_match(route.match))) for route in host.policy.routes]
+    literals.append(build_route(host, None, selected(_EVERYTHING)))
+    return tuple(build_body(_ROUTE, host.service, literal) for literal in literals)
+
+
+@lru_cache(maxsize=16384)
+def build_host(name: str, domains: tuple[str, ...], routes: tuple[bytes, ...]) -> bytes:
+    """A VirtualHost of serialized routes."""
+    head = build_body(_HOST, name, {"name": name, "domains": list(domains)})
+    return head + b"".join(_field(_ROUTES_FIELD, route) for route in routes)
+
+
+@lru_cache(maxsize=1024)
+def build_outbound_routes(service: str, hosts: tuple[bytes, ...]) -> Resource:
+    """Virtual hosts of the upstreams; anything else is answered with what is wrong."""
+    text = f"{service} has not declared the called service as an upstream, or it does not exist"
+    return _compose(names.OUTBOUND, (*hosts, build_host("unknown", ("*",), (_answer(text),))))
+
+
+@lru_cache(maxsize=64)
+def build_edge_routes(hosts: tuple[bytes, ...], selected: tuple[bytes, ...], application: bytes) -> Resource:
+    """By header x-mesh-service, else by authority NAME.mesh or NAME.localhost; the rest to the gateway application."""
+    unknown = _answer(
+        f"there is no service of the name in header {SELECTOR}; `meshctl status` lists the names",
+        headers=[{"name": SELECTOR, "present_match": True}],
+    )
+    rest = build_host("gateway", ("*",), (*selected, unknown, application, _answer(_GREETING)))
+    text = "there is no service of the name in the authority; `meshctl status` lists the names"
+    stranger = build_host("unknown", tuple(f"*.{suffix}" for suffix in EDGE_SUFFIXES), (_answer(text),))
+    return _compose(names.EDGE, (*hosts, stranger, rest))
+
+
+@lru_cache(maxsize=64)
+def build_application_route(tracing: float | None = None) -> bytes:
+    """Of what comes to the edge without a name the application answers gRPC: with reflection, health, or an error."""
+    literal = {"match": {"prefix": "/", "grpc": {}}, **to_application(tracing)}
+    return build_body(_ROUTE, names.APP_CLUSTER, literal)
+
+
+def to_application(sampling_percent: float | None = None) -> dict[str, Any]:
+    """The action of a Route to the own application: no time limit but the caller's own."""
+    action = {
+        "cluster": names.APP_CLUSTER,
         "timeout": "0s",
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
-        **({"retry_policy": _RETRY} if retries else {}),
     }
-
-
-@lru_cache(maxsize=4096)
-def build_outbound_routes(service: str, upstreams: tuple[str, ...]) -> Resource:
-    """By authority NAME.mesh (or NAME) to each upstream; anything else is answered with what is wrong."""
-    hosts = [
-        {
-            "name": upstream,
-            "domains": _domains(upstream, ("mesh",)),
-            "routes": [{"match": {"prefix": "/"}, "route": _to(upstream, retries=True)}],
-        }
-        for upstream in sorted(upstreams)
-    ]
-    text = f"{service} has not declared the called service as an upstream, or it does not exist"
-    unknown = {
-        "name": "unknown",
-        "domains": ["*"],
-        "routes": [_answer(text)],
-    }
-    literal = {"name": names.OUTBOUND, "virtual_hosts": [*hosts, unknown]}
-    return build_resource(names.ROUTE, names.OUTBOUND, literal)
-
-
-@lru_cache(maxsize=256)
-def build_edge_routes(upstreams: tuple[str, ...]) -> Resource:
-    """By header x-mesh-service, else by authority NAME.mesh or NAME.localhost; the rest to the gateway application."""
-    by_header = [
-        {
-            "match": {"prefix": "/", "headers": [{"name": SELECTOR, "string_match": {"exact": upstream}}]},
-            "route": _to(upstream, retries=True),
-        }
-        for upstream in sorted(upstreams)
-    ]
-    unknown = _answer(f"there is no service of the name in header {SELECTOR}; `meshctl status` lists the names")
-    unknown["match"]["headers"] = [{"name": SELECTOR, "present_match": True}]
-    hosts = [
-        {
-            "name": upstream,
-            "domains": _domains(upstream, ("mesh", "localhost")),
-            "routes": [{"match": {"prefix": "/"}, "route": _to(upstream, retries=True)}],
-        }
-        for upstream in sorted(upstreams)
-    ]
-    # Of what comes without a name the application answers gRPC: with reflection, health, or an error that helps.
-    application = {"match": {"prefix": "/", "grpc": {}}, "route": _to(names.APP_CLUSTER, retries=False)}
-    rest = {"name": "gateway", "domains": ["*"], "routes": [*by_header, unknown, application, _answer(_GREETING)]}
-    stranger = {
-        "name": "unknown",
-        "domains": _wildcards(("mesh", "localhost")),
-        "routes": [_answer("there is no service of the name in the authority; `meshctl status` lists the names")],
-    }
-    return build_resource(names.ROUTE, names.EDGE, {"name": names.EDGE, "virtual_hosts": [*hosts, stranger, rest]})
+    return {"route": action, **tracing_of(sampling_percent)}
 
 
 def build_empty_routes(name: str) -> Resource:
@@ -100,16 +94,50 @@ def build_empty_routes(name: str) -> Resource:
     return build_resource(names.ROUTE, name, {"name": name})
 
 
-def _answer(text: str) -> dict[str, Any]:
+MESH_SUFFIXES = ("mesh",)
+EDGE_SUFFIXES = ("mesh", "localhost")
+
+
+def claim_domains(
+    services: Iterable[tuple[str, Iterable[str]]], *, is_edge: bool = False
+) -> dict[str, tuple[str, ...]]:
+    """The domains of each service: its own names, and those further authorities that nobody before it has.
+
+    Envoy refuses all routes when two virtual hosts have the same domain, so a service that comes later and is called as
+    an authority of another one takes that name.
+    """
+    asked = sorted((name, tuple(authorities)) for name, authorities in services)
+    suffixes = EDGE_SUFFIXES if is_edge else MESH_SUFFIXES
+    own = {name: [f"{name}.{suffix}" for suffix in suffixes] + ([] if is_edge else [name]) for name, _ in asked}
+    taken = {host for hosts in own.values() for host in hosts}
+    for name, authorities in asked:
+        free = [it for it in dict.fromkeys(authorities) if it not in taken]
+        taken.update(free)
+        own[name] += free
+    return {name: tuple(it for host in hosts for it in (host, f"{host}:*")) for name, hosts in own.items()}
+
+
+def _answer(text: str, headers: Iterable[dict[str, Any]] = ()) -> bytes:
     """An answer by Envoy itself: 404, which gRPC clients see as UNIMPLEMENTED with the text."""
-    return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": {"inline_string": text}}}
+    literal = {
+        "match": {"prefix": "/", "headers": list(headers)},
+        "direct_response": {"status": 404, "body": {"inline_string": text}},
+    }
+    return build_body(_ROUTE, "unknown", literal)
 
 
-def _wildcards(suffixes: tuple[str, ...]) -> list[str]:
-    """Every other name with one of the suffixes."""
-    return [f"*.{suffix}" for suffix in suffixes]
+def _compose(name: str, hosts: Iterable[bytes]) -> Resource:
+    """A RouteConfiguration of serialized virtual hosts."""
+    body = _field(_NAME_FIELD, name.encode()) + b"".join(_field(_HOSTS_FIELD, host) for host in hosts)
+    return wrap_body(names.ROUTE, name, body)
 
 
-def _domains(service: str, suffixes: tuple[str, ...]) -> list[str]:
-    hosts = [f"{service}.{suffix}" for suffix in suffixes] + ([service] if suffixes == ("mesh",) else [])
-    return [domain for host in hosts for domain in (host, f"{host}:*")]
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protobuf message; https://protobuf.dev/programming-guides/encoding."""
+    length = len(content)
+    head = bytearray([number << 3 | 2])
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head) + content

@@ -238,7 +238,7 @@ def settled(ads, count=1):
     """True when each proxy has acknowledged the newest response of each type."""
     proxies = ads.proxies()
     return len(proxies) == count and all(
-        {kind.type for kind in proxy.resources} == set(SHORT)
+        {kind.type for kind in proxy.resources} | {"extension"} == set(SHORT)
         and all(kind.acked_version == kind.sent_version != "" for kind in proxy.resources)
         for proxy in proxies
     )

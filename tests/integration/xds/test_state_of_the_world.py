@@ -185,7 +185,7 @@ async def test_grpcs_own_client_goes_on_with_the_last_good_cluster_after_it_has_
     credentials = grpc.ssl_server_credentials([pair], server_svid.trust_bundle.encode(), require_client_auth=True)
     write_svid_files(short_dir, authority.svid("caller"))
 
-    def with_unknown_policy(service, expected):
+    def with_unknown_policy(service, *_):
         """gRPC does not know the policy RANDOM, and refuses."""
         literal = {"type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}, "lb_policy": "RANDOM"}
         return build_resource(names.CLUSTER, service, {"name": service} | literal)
