@@ -83,7 +83,7 @@ def round_latency(milliseconds: int) -> int:
     """Two significant digits, so that a sum of many has few different ones: an error of at most 5 percent."""
     if milliseconds < 100:
         return milliseconds
-    unit = 10 ** (len(str(milliseconds)) - 2)
+    unit: int = 10 ** (len(str(milliseconds)) - 2)
     return (milliseconds + unit // 2) // unit * unit
 
 

@@ -20,7 +20,7 @@ _PROXIES_PER_SECOND = 200
 """Reports that a control plane takes in a second; where there are more proxies, each reports less often."""
 
 _IDLE_INTERVAL = 300.0
-"""Between reports that nobody needs: timed clusters are emptied by them, for Envoy keeps their sums until it reports."""
+"""Between reports that nobody needs: Envoy keeps the sums of timed clusters until it reports, and they grow."""
 _NOTHING_INTERVAL = 3600.0
 
 

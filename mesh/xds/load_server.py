@@ -69,7 +69,7 @@ class LoadReportServer:
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler of LoadReportingService. Requests stay bytes until it is known that they are wanted."""
         response = envoy_message("envoy.service.load_stats.v3.LoadStatsResponse")
-        stream = grpc.stream_stream_rpc_method_handler(self._serve, None, response.SerializeToString)
+        stream: Any = grpc.stream_stream_rpc_method_handler(self._serve, None, response.SerializeToString)
         return grpc.method_handlers_generic_handler(SERVICE, {"StreamLoadStats": stream})
 
     async def run(self) -> None:
@@ -134,7 +134,7 @@ class LoadReportServer:
                     reason="TOO_MANY_REPORTS",
                     fix="Report at the interval that was asked for.",
                 )
-            self._reports.take(source, {name: report for name, report in _parse_reports(request)})
+            self._reports.take(source, dict(_parse_reports(request)))
 
     def _check_node(self, node_id: str, identity: SpiffeId) -> None:
         """Refuse a node that claims to belong to another service than its certificate says."""
@@ -188,10 +188,12 @@ def _parse_report(stats: Any) -> Report:
             for metric in locality.load_metric_stats:
                 took = milliseconds_of(metric.metric_name)
                 if took is not None:
-                    answered[took] = answered.get(took, 0) + min(
-                        metric.num_requests_finished_with_metric, _MOST_REQUESTS
-                    )
-    return Report(*(min(count, _MOST_REQUESTS) for count in (issued, ok, errors, in_progress)), answered)
+                    answered[took] = answered.get(took, 0) + _bounded(metric.num_requests_finished_with_metric)
+    return Report(_bounded(issued), _bounded(ok), _bounded(errors), _bounded(in_progress), answered)
+
+
+def _bounded(count: int) -> int:
+    return min(count, _MOST_REQUESTS)
 
 
 def _to_response(order: Order) -> Any:

@@ -10,6 +10,7 @@ from mesh.errors import InvalidInput
 from mesh.xds.resources.faults import build_fault, is_meant
 from mesh.xds.resources.host import Host, Place, tracing_of
 from mesh.xds.resources.retries import build_retry
+from mesh.xds.resources.timing import LOAD_HEADER, is_timed
 from mesh.xds.resources.values import fraction, seconds
 
 _WHOLE = Route(name="default")
@@ -24,7 +25,7 @@ def build_route(host: Host, route: Route | None, match: dict[str, Any]) -> dict[
         "match": match,
         "route": _action(host, chosen),
         **_edits(host, "request", chosen.headers.request),
-        **_edits(host, "response", chosen.headers.response),
+        **_edits(host, "response", chosen.headers.response, hidden=_hidden(host, chosen)),
         **tracing_of(host.sampling_percent),
     }
     if route is not None:
@@ -126,7 +127,14 @@ def _hash_key(key: str) -> dict[str, Any]:
     return {"connection_properties": {"source_ip": True}}
 
 
-def _edits(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:
+def _hidden(host: Host, route: Route) -> set[str]:
+    """What the sidecar itself writes into answers, and callers are not to see."""
+    is_any_timed = any(is_timed(host.place(target).cluster) for target in shares_of(host, route))
+    return {LOAD_HEADER} if is_any_timed else set()
+
+
+def _edits(host: Host, direction: str, edits: HeaderEdits, *, hidden: Iterable[str] = ()) -> dict[str, Any]:
+    removed = sorted({*edits.remove, *hidden})
     added = [
         {"header": {"key": name, "value": _text(host, value)}, "append_action": action, "keep_empty_value": True}
         for values, action in (
@@ -137,7 +145,7 @@ def _edits(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:
     ]
     return {
         **({f"{direction}_headers_to_add": added} if added else {}),
-        **({f"{direction}_headers_to_remove": sorted(edits.remove)} if edits.remove else {}),
+        **({f"{direction}_headers_to_remove": removed} if removed else {}),
     }
 
 

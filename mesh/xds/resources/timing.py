@@ -52,8 +52,8 @@ REPORTED_METRICS = (f"{_PREFIX}*",)
 
 
 def is_timed(cluster: str) -> bool:
-    """Whether the answers of a cluster are timed: those of subsets are, whose names hold a dot."""
-    return "." in cluster
+    """Whether the answers of a cluster are timed: those of subsets are, SUBSET.SERVICE."""
+    return "." in cluster and not cluster.startswith("@")
 
 
 def milliseconds_of(metric: str) -> int | None:
