@@ -55,6 +55,14 @@ class DeclarationStore:
         self._write(declarations)
         self._declarations = MappingProxyType(declarations)
 
+    def remove(self, service: str) -> None:
+        """Remove the declaration of one service; one that is not there is removed already. Raises as `declare`."""
+        if service not in self._declarations:
+            return
+        declarations = {name: kept for name, kept in self._declarations.items() if name != service}
+        self._write(declarations)
+        self._declarations = MappingProxyType(declarations)
+
     def _write(self, declarations: Mapping[str, Declaration]) -> None:
         content = {
             "version": _VERSION,

@@ -4,6 +4,7 @@ Every program of the mesh reads the same variables, so that one environment desc
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Self
 
 from mesh.errors import InvalidInput
-from mesh.model import Address
+from mesh.model import Address, SpiffeId
+
+PACKAGED_CONFIG = Path(__file__).resolve().parents[2] / "sidecar_config"
+"""Where the layers of files are unless MESH_CONFIG_DIR says otherwise."""
 
 _SHORTEST_LIFE = 10
 _LONGEST_LIFE = 7 * 24 * 3600
@@ -21,17 +25,23 @@ _LONGEST_LIFE = 7 * 24 * 3600
 class MeshSettings:
     """The settings of one mesh on this machine.
 
-    `*_bind` are the addresses that a program listens on, `*_advertise` those that it tells others. `sidecar_bind` and
-    `sidecar_advertise` are hosts; each sidecar has a port of its own. `consul` is where the registry answers;
-    `consul_is_given` tells that an operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of
-    workload certificates, which are renewed at half of it.
+    `ca_dir` holds the root and what belongs to it; control planes that share it act as one authority. `*_bind` are the
+    addresses that a program listens on, `*_advertise` those that it tells others. `control_planes` are the control
+    addresses of all control planes, of which members use any that answers. `sidecar_bind` and `sidecar_advertise` are
+    hosts; each sidecar has a port of its own. `consul` is where the registry answers; `consul_is_given` tells that an
+    operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of workload certificates, which are
+    renewed at half of it. `config_dir` holds the layers of the mesh document that are files, defaults.yaml and one for
+    each `environment`; `config_history` is "files" or "consul". `config_admins` are the SPIFFE ids that may read and
+    change the document over the network.
     """
 
     state_dir: Path
+    ca_dir: Path
     trust_domain: str
     namespace: str
     control_bind: Address
     control_advertise: Address
+    control_planes: tuple[Address, ...]
     enrolment_bind: Address
     enrolment_advertise: Address
     gateway_bind: Address
@@ -44,6 +54,10 @@ class MeshSettings:
     consul_rpc_port: int
     consul_serf_port: int
     certificate_lifetime: timedelta
+    environment: str
+    config_dir: Path
+    config_history: str
+    config_admins: tuple[SpiffeId, ...]
 
     @property
     def admin_socket(self) -> Path:
@@ -57,6 +71,10 @@ class MeshSettings:
         def address(name: str, default: str) -> Address:
             return Address.parse(environment.get(name) or default, field=name)
 
+        def addresses(name: str, default: str) -> tuple[Address, ...]:
+            words = (environment.get(name) or default).split(",")
+            return tuple(dict.fromkeys(Address.parse(word.strip(), field=name) for word in words))
+
         def port(name: str, default: int) -> int:
             text = environment.get(name) or str(default)
             if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
@@ -67,13 +85,17 @@ class MeshSettings:
         enrolment = address("MESH_ENROLMENT_BIND", "127.0.0.1:18001")
         given = environment.get("CONSUL_HTTP_ADDR") or ""
         scheme, consul = _parse_consul(given) if given else ("http", address("MESH_CONSUL_BIND", "127.0.0.1:8500"))
+        control_advertise = address("MESH_CONTROL_ADVERTISE", str(control))
         sidecar_bind = environment.get("MESH_SIDECAR_BIND") or "127.0.0.1"
+        state_dir = Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute()
         return cls(
-            state_dir=Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute(),
+            state_dir=state_dir,
+            ca_dir=Path(environment.get("MESH_CA_DIR") or state_dir / "ca").absolute(),
             trust_domain=environment.get("MESH_TRUST_DOMAIN") or "agentmesh.local",
             namespace=environment.get("MESH_NAMESPACE") or "default",
             control_bind=control,
-            control_advertise=address("MESH_CONTROL_ADVERTISE", str(control)),
+            control_advertise=control_advertise,
+            control_planes=addresses("MESH_CONTROL_PLANES", str(control_advertise)),
             enrolment_bind=enrolment,
             enrolment_advertise=address("MESH_ENROLMENT_ADVERTISE", str(enrolment)),
             gateway_bind=address("MESH_GATEWAY_BIND", "127.0.0.1:8080"),
@@ -86,6 +108,10 @@ class MeshSettings:
             consul_rpc_port=port("MESH_CONSUL_RPC_PORT", 8300),
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
+            environment=_parse_environment(environment.get("MESH_ENVIRONMENT") or "dev"),
+            config_dir=Path(environment.get("MESH_CONFIG_DIR") or PACKAGED_CONFIG).absolute(),
+            config_history=_parse_history(environment.get("MESH_CONFIG_HISTORY") or "files"),
+            config_admins=_parse_admins(environment.get("MESH_CONFIG_ADMINS") or ""),
         )
 
 
@@ -97,6 +123,33 @@ def _parse_lifetime(text: str) -> timedelta:
             fix=f"Give seconds, from {_SHORTEST_LIFE} to {_LONGEST_LIFE}.",
         )
     return timedelta(seconds=int(text))
+
+
+def _parse_environment(text: str) -> str:
+    if re.fullmatch(r"[a-z][a-z0-9-]{0,31}", text) is None or text in {"defaults", "operator", "built-in"}:
+        raise InvalidInput(
+            f"{text!r} is no name of an environment.",
+            field="MESH_ENVIRONMENT",
+            fix="Use one such as dev, staging or production.",
+        )
+    return text
+
+
+def _parse_history(text: str) -> str:
+    if text not in {"files", "consul"}:
+        raise InvalidInput(
+            f"{text!r} is no place for the history.", field="MESH_CONFIG_HISTORY", fix="Use files or consul."
+        )
+    return text
+
+
+def _parse_admins(text: str) -> tuple[SpiffeId, ...]:
+    try:
+        return tuple(SpiffeId.parse(word) for word in re.split(r"[\s,]+", text) if word)
+    except InvalidInput as err:
+        raise InvalidInput(
+            err.summary, field="MESH_CONFIG_ADMINS", fix=f"Separate several by commas. {err.fix}"
+        ) from err
 
 
 def _parse_consul(text: str) -> tuple[str, Address]:

@@ -56,6 +56,11 @@ class ConsulClient:
         self._consul = consul
         self.endpoint = endpoint
 
+    @property
+    def consul(self) -> Consul:
+        """py-consul itself, for requests made through `ask`."""
+        return self._consul
+
     async def register(self, name: str, **definition: Any) -> None:
         """PUT /v1/agent/service/register, replacing checks that are not mentioned."""
         answer = await self.ask(
@@ -208,7 +213,8 @@ def denied(endpoint: ConsulEndpoint, detail: str) -> PermissionDenied:
         f"Consul at {endpoint} refuses {who}: {detail}.",
         reason="REGISTRY_DENIED",
         fix='Set CONSUL_HTTP_TOKEN to a token whose policy has service_prefix "" {policy = "write"}, '
-        'node_prefix "" {policy = "read"} and agent_prefix "" {policy = "read"}.',
+        'node_prefix "" {policy = "read"}, agent_prefix "" {policy = "read"}, session_prefix "" {policy = "write"} and '
+        'key_prefix "agentmesh/" {policy = "write"}.',
     )
 
 

@@ -19,6 +19,11 @@ class ConsulRegistry:
     def __init__(self, address: Address, *, token: str = "", scheme: str = "http") -> None:
         self._endpoint = ConsulEndpoint(address, token, scheme)
 
+    @property
+    def endpoint(self) -> ConsulEndpoint:
+        """Where Consul is."""
+        return self._endpoint
+
     async def register(self, instance: Instance, check: HealthCheck) -> None:
         """Add or replace an instance. A new one is critical until Consul's first check of it.
 

@@ -41,12 +41,12 @@ _ENROLMENT_KEY = "enrolment.key"
 
 @dataclass(frozen=True, slots=True)
 class IdentitySettings:
-    """Whose identity is wanted, where its files are kept, and where the control plane is."""
+    """Whose identity is wanted, where its files are kept, and where the control planes are, any of which will do."""
 
     service: str
     directory: Path
     enrolment: Address
-    control: Address
+    control_planes: tuple[Address, ...]
     trust_domain: str
 
 
@@ -207,7 +207,13 @@ class Identity:
 
     async def _sign_by_certificate(self) -> Svid:
         private_key, _ = create_key()
-        return await self._sign(self._settings.control, self.channel_credentials(), private_key, "")
+        *others, last = self._settings.control_planes
+        for address in others:
+            try:
+                return await self._sign(address, self.channel_credentials(), private_key, "")
+            except (Unavailable, DeadlineExceeded) as err:
+                _log.info("control_plane_passed_over", address=str(address), reason=err.reason)
+        return await self._sign(last, self.channel_credentials(), private_key, "")
 
     async def _sign(self, address: Address, credentials: grpc.ChannelCredentials, private_key: str, token: str) -> Svid:
         request = identity_service_pb2.SignCertificateRequest(

@@ -22,9 +22,9 @@ _NAME = re.compile(r"\$\{([a-z_]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """Where a sidecar gets its configuration, and who must answer there."""
+    """Where a sidecar gets its configuration, and who must answer there. Any of the addresses will do."""
 
-    address: Address
+    addresses: tuple[Address, ...]
     identity: SpiffeId
 
 
@@ -39,8 +39,10 @@ def build_bootstrap(
         "secrets_dir": spec.secrets_dir,
         "admin_socket": admin_socket,
         "most_connections": most_connections,
-        "control_host": control.address.host,
-        "control_port": control.address.port,
+        "control_endpoints": [
+            {"endpoint": {"address": {"socket_address": {"address": each.host, "port_value": each.port}}}}
+            for each in control.addresses
+        ],
         "control_identity": str(control.identity),
         "control_name": f"{control.identity.service}.mesh",
     }

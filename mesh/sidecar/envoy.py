@@ -53,7 +53,8 @@ class Envoy:
 
         Raises FailedPrecondition with Envoy's last words when that does not come within `timeout` seconds.
         """
-        fix = f"See that the control plane runs and can be reached at {self._settings.control.address}."
+        addresses = " or ".join(map(str, self._settings.control.addresses))
+        fix = f"See that the control plane runs and can be reached at {addresses}."
         await self._process.wait_ready(self._admin.is_live, timeout=timeout, fix=fix)
 
     async def drain(self, grace: float) -> bool:

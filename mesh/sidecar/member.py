@@ -115,13 +115,13 @@ def _identity_settings(settings: MemberSettings, run_dir: RunDirectory) -> Ident
         service=settings.service,
         directory=run_dir.secrets,
         enrolment=settings.enrolment,
-        control=settings.control,
+        control_planes=settings.control_planes,
         trust_domain=settings.trust_domain,
     )
 
 
 def _envoy_settings(settings: MemberSettings, spec: ProxySpec, run_dir: RunDirectory) -> EnvoySettings:
-    control = ControlPlane(settings.control, SpiffeId(settings.trust_domain, settings.namespace, CONTROL_PLANE))
+    control = ControlPlane(settings.control_planes, SpiffeId(settings.trust_domain, settings.namespace, CONTROL_PLANE))
     return EnvoySettings(spec=spec, control=control, run_dir=run_dir)
 
 

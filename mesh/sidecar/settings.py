@@ -27,7 +27,7 @@ class MemberSettings:
     service: str
     kind: str
     state_dir: Path
-    control: Address
+    control_planes: tuple[Address, ...]
     enrolment: Address
     trust_domain: str
     namespace: str = "default"

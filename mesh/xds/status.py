@@ -24,6 +24,8 @@ class TypeStatus:
     nack_message: str
     nack_time: datetime | None
     held_back: tuple[str, ...]
+    sent_time: datetime | None = None
+    is_waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +46,24 @@ class TypeRecord:
     """The record from which a TypeStatus is made."""
 
     sent_version: str = ""
+    sent_time: datetime | None = None
+    is_waiting: bool = False
     acked_version: str = ""
     ack_time: datetime | None = None
     nack_message: str = ""
     nack_time: datetime | None = None
     clock: Callable[[], datetime] = field(default=utc_now)
 
+    def note_sent(self, version: str) -> None:
+        """A response was sent."""
+        self.sent_version, self.sent_time, self.is_waiting = version, self.clock(), True
+
     def note_ack(self) -> None:
         """The newest response was accepted."""
+        self.is_waiting = False
         self.acked_version, self.ack_time = self.sent_version, self.clock()
 
     def note_nack(self, message: str) -> None:
         """The newest response was refused."""
+        self.is_waiting = False
         self.nack_message, self.nack_time = message, self.clock()

@@ -91,6 +91,8 @@ class AdsStream:
             nack_message=record.nack_message,
             nack_time=record.nack_time,
             held_back=held,
+            sent_time=record.sent_time,
+            is_waiting=record.is_waiting,
         )
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
@@ -225,7 +227,7 @@ class DeltaStream(AdsStream):
     def _respond(self, url: str, plan: Plan) -> Any:
         nonce = str(next(self._nonces))
         self._subscriptions[url].note_sent(plan, nonce)
-        self._record(url).sent_version = self._version
+        self._record(url).note_sent(self._version)
         if url == names.CLUSTER:
             self._warming |= {resource.name for resource in plan.resources} & self._snapshot.endpoint_clusters
             self._warming -= set(plan.removed)
@@ -310,7 +312,7 @@ class StateStream(AdsStream):
                 continue
             nonce = str(next(self._nonces))
             subscription.note_sent(found, nonce)
-            self._record(url).sent_version = self._version
+            self._record(url).note_sent(self._version)
             return envoy_message("envoy.service.discovery.v3.DiscoveryResponse")(
                 type_url=url,
                 nonce=nonce,

@@ -4,10 +4,11 @@ import asyncio
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
+from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import ConsulRegistry
+from mesh.discovery import ConsulRegistry, open_leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -16,14 +17,19 @@ from mesh.runtime import Stop
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
+from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
+from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.live_document import LiveDocument
 from services.control_plane.registry_follower import RegistryFollower
+from services.control_plane.shared_declarations import SharedDeclarations
 
 NAME = "control-plane"
 
 # Proxies hold one long stream each; the bound is on open streams, not on work.
 _MAX_STREAMS = 10_000
 _LONGEST_ENROLMENT = 64 << 10
+_LONGEST_CHANGE = LONGEST_WAIT + 30.0
 
 _log = get_logger(__name__)
 
@@ -32,8 +38,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     """Serve until `stop` is set. Raises MeshError when a port, a file or a setting is not usable."""
     _check_namespace(settings)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = CertificateAuthority.open(settings.state_dir / "ca", trust_domain=settings.trust_domain)
-    tokens = JoinTokens.open(settings.state_dir / "ca")
+    authority = CertificateAuthority.open(settings.ca_dir, trust_domain=settings.trust_domain)
+    tokens = JoinTokens.open(settings.ca_dir)
     declarations = DeclarationStore.open(settings.state_dir / "declarations.json")
     store = StateStore(MeshState(settings.trust_domain, settings.namespace))
     store.set_declarations(declarations.declarations)
@@ -43,7 +49,18 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     async with AsyncExitStack() as stack:
         registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
         follower = RegistryFollower(registry, store)
-        ads = AdsServer(store, ready=follower.first_snapshot)
+        leadership = await stack.enter_async_context(
+            open_leadership(registry.endpoint, str(settings.control_advertise))
+        )
+        document = LiveDocument(settings, store, registry.endpoint, leads=lambda: leadership.is_leader)
+        ready = asyncio.Event()
+        ads = AdsServer(
+            store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
+        )
+        shared = SharedDeclarations(
+            declarations, registry.endpoint, lambda: store.set_declarations(declarations.declarations)
+        )
+
         control = ControlServicer(
             settings,
             authority=authority,
@@ -54,11 +71,17 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             ads=ads,
             started=datetime.now(UTC),
             draining=draining,
+            declared=shared.note,
+            leadership=leadership,
         )
         control_service = Service(
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
+        parts = ConfigParts(document.rollout, document.sources, ads, draining)
+        if not document.is_shared:
+            # What is wrong with the files is to be said now; what is shared comes when it can be reached.
+            await document.start(ads)
         enrolment_tls = await stack.enter_async_context(
             open_server_credentials(
                 authority, NAME, require_client_certificate=False, namespace=settings.namespace, lifetime=lifetime
@@ -89,16 +112,29 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     credentials=control_tls.credentials,
                     max_concurrent=_MAX_STREAMS,
                 ),
-                [_identity_service(authority, tokens, settings, enrolment=False)],
+                [
+                    _identity_service(authority, tokens, settings, enrolment=False),
+                    _config_service(parts, access_by_certificate(settings.config_admins)),
+                ],
                 generic_handlers=[ads.handler],
             )
         )
         # Last: who gets an answer here may take it that all ports are there.
         admin_server = await stack.enter_async_context(
-            open_server(ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}"), [control_service])
+            open_server(
+                ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}", default_deadline=_LONGEST_CHANGE),
+                [control_service, _config_service(parts, access_by_socket(settings.admin_socket))],
+            )
         )
         async with asyncio.TaskGroup() as group:
-            background = [group.create_task(follower.follow()), group.create_task(ads.run())]
+            works = (
+                follower.follow(),
+                ads.run(),
+                shared.follow(),
+                document.run(ads),
+                _tell_ready(ready, follower.first_snapshot, document.started),
+            )
+            background = [group.create_task(work) for work in works]
             for server in (admin_server, enrolment_server, control_server):
                 await server.set_serving(True)
             _log.info(
@@ -111,6 +147,21 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             draining.set()
             for task in background:
                 task.cancel()
+
+
+async def _tell_ready(ready: asyncio.Event, *needed: asyncio.Event) -> None:
+    """Let proxies be served once there is something to say to them."""
+    for event in needed:
+        await event.wait()
+    ready.set()
+
+
+def _config_service(parts: ConfigParts, access: Access) -> Service:
+    servicer = ConfigServicer(parts, access)
+    return Service(
+        config_service_pb2.DESCRIPTOR.services_by_name["ConfigService"],
+        lambda server: config_service_pb2_grpc.add_ConfigServiceServicer_to_server(servicer, server),
+    )
 
 
 def _check_namespace(settings: MeshSettings) -> None:

@@ -1,7 +1,7 @@
 """ControlService: what operators see and do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 import mesh
 from agentmesh.control.v1 import control_pb2, control_service_pb2, control_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
+from mesh.discovery import Leadership
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.identity import CertificateAuthority, JoinTokens
 from mesh.model import Declaration, Instance, check_service_name
@@ -41,6 +42,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         ads: AdsServer,
         started: datetime,
         draining: asyncio.Event,
+        declared: Callable[[str], None],
+        leadership: Leadership,
     ) -> None:
         self._settings = settings
         self._authority = authority
@@ -51,6 +54,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         self._ads = ads
         self._started = started
         self._draining = draining
+        self._declared = declared
+        self._leadership = leadership
 
     async def GetMesh(
         self, request: control_service_pb2.GetMeshRequest, context: grpc.ServicerContext
@@ -67,6 +72,8 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
             state_version=self._store.current.version,
             control_address=str(self._settings.control_advertise),
             enrolment_address=str(self._settings.enrolment_advertise),
+            leader=self._leadership.leader,
+            control_planes=self._leadership.peers,
         )
 
     async def ListServices(
@@ -117,6 +124,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         declaration = Declaration(request.name, request.kind, tuple(sorted(set(request.upstreams))))
         self._declarations.declare(declaration)
         self._store.set_declarations(self._declarations.declarations)
+        self._declared(request.name)
         _log.info(
             "service_declared", declared=request.name, kind=request.kind, upstreams=",".join(declaration.upstreams)
         )
@@ -225,6 +233,8 @@ def _resources_to_proto(status: TypeStatus) -> control_pb2.ProxyResources:
         nack_message=status.nack_message,
         nack_time=_timestamp(status.nack_time),
         held_back=status.held_back,
+        send_time=_timestamp(status.sent_time),
+        waiting=status.is_waiting,
     )
 
 

@@ -75,7 +75,7 @@ async def open_consul(settings: MeshSettings, *, say: Callable[[str], None]) -> 
         service="consul",
         directory=settings.state_dir / "identity" / "consul",
         enrolment=settings.enrolment_advertise,
-        control=settings.control_advertise,
+        control_planes=settings.control_planes,
         trust_domain=settings.trust_domain,
     )
     async with open_identity(identity_settings, token) as identity:

@@ -75,7 +75,7 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
         version=mesh.__version__,
         instance=request.instance,
         state_dir=settings.state_dir,
-        control=settings.control_advertise,
+        control_planes=settings.control_planes,
         enrolment=settings.enrolment_advertise,
         trust_domain=settings.trust_domain,
         namespace=settings.namespace,

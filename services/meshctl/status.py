@@ -48,6 +48,7 @@ async def read_status(settings: MeshSettings) -> dict[str, object]:
             "available": mesh.registry_available,
             "error": mesh.registry_error,
         },
+        "control_planes": [{"address": each, "leads": each == mesh.leader} for each in mesh.control_planes],
         "services": [
             {
                 "name": service.name,
@@ -94,6 +95,7 @@ def status(settings: MeshSettings, output: str) -> None:
         if not registry["available"]:
             click.echo(f"{registry['kind']} at {registry['address']} does not answer: {registry['error']}")
         render_endpoints(facts["endpoints"])
+        render_control_planes(facts["control_planes"])
 
     show(output, facts, render)
     if not facts["ready"]:
@@ -137,3 +139,11 @@ def render_endpoints(endpoints: object) -> None:
     """Print where the mesh is reached."""
     assert isinstance(endpoints, dict)
     print_table(("endpoint", "where"), sorted(endpoints.items()), empty="No endpoints are written down.")
+
+
+def render_control_planes(control_planes: object) -> None:
+    """Print all control planes where there are several."""
+    assert isinstance(control_planes, list)
+    if len(control_planes) > 1:
+        said = (f"{each['address']}{' (leads)' if each['leads'] else ''}" for each in control_planes)
+        click.echo(f"control planes: {', '.join(said)}")

@@ -1,5 +1,6 @@
 """A whole mesh, started by `meshctl up` as a user starts it, on ports and in a state directory of its own."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,6 +180,50 @@ class _Lines:
         self._lines.put(None)
 
 
+@dataclass
+class Load:
+    """Calls of /echo.v1.Echo/Say, `workers` at a time, without pause and without marks that allow a repetition."""
+
+    target: str
+    workers: int = 8
+    milliseconds: int = 20
+    answered: list[tuple[float, str]] = field(default_factory=list)
+    failed: list[tuple[float, str]] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        options = [("grpc.default_authority", "echo.mesh"), ("grpc.enable_retries", 0)]
+        async with grpc.aio.insecure_channel(self.target, options) as channel:
+            say = channel.unary_unary("/echo.v1.Echo/Say")
+            stopping = asyncio.Event()
+            workers = [asyncio.create_task(self._work(say, stopping)) for _ in range(self.workers)]
+            try:
+                yield
+            finally:
+                stopping.set()
+                await asyncio.gather(*workers)
+
+    async def _work(self, say: Any, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
+            began = time.monotonic()
+            try:
+                answer = await say(b"%d" % self.milliseconds, timeout=10)
+            except grpc.aio.AioRpcError as err:
+                self.failed.append((began, f"{err.code().name} {err.details()}"))
+            else:
+                self.answered.append((began, answer.partition(b" ")[0].decode()))
+
+    async def calls(self, count: int) -> None:
+        """Wait until so many more calls have been answered."""
+        wanted = len(self.answered) + count
+        async with asyncio.timeout(30):
+            while len(self.answered) < wanted:
+                await asyncio.sleep(0.01)
+
+    def answered_since(self, moment: float) -> set[str]:
+        return {instance for began, instance in self.answered if began >= moment}
+
+
 @pytest.fixture(scope="session")
 def mesh() -> Iterator[RunningMesh]:
     """The example mesh, shared by all tests that do not harm it."""
@@ -218,3 +264,13 @@ def short_state_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def new_load() -> Callable[..., Load]:
+    return Load
+
+
+@pytest.fixture
+def some_ports() -> Callable[[int], list[int]]:
+    return free_ports

@@ -2,63 +2,22 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
 import time
-from dataclasses import dataclass, field
 
 import grpc
 import pytest
 
-WORKERS = 8
-CALL_MILLISECONDS = 20
 # From SIGKILL to the moment when the peers' kernels have reset the connections of the dead.
 KILL_TAKES = 0.25
 
 
-@dataclass
-class Load:
-    """Calls of /echo.v1.Echo/Say, WORKERS at a time, without pause and without marks that allow a repetition."""
-
-    target: str
-    answered: list[tuple[float, str]] = field(default_factory=list)
-    failed: list[tuple[float, str]] = field(default_factory=list)
-
-    @contextlib.asynccontextmanager
-    async def running(self):
-        options = [("grpc.default_authority", "echo.mesh"), ("grpc.enable_retries", 0)]
-        async with grpc.aio.insecure_channel(self.target, options) as channel:
-            say = channel.unary_unary("/echo.v1.Echo/Say")
-            stopping = asyncio.Event()
-            workers = [asyncio.create_task(self._work(say, stopping)) for _ in range(WORKERS)]
-            try:
-                yield
-            finally:
-                stopping.set()
-                await asyncio.gather(*workers)
-
-    async def _work(self, say, stopping):
-        while not stopping.is_set():
-            began = time.monotonic()
-            try:
-                answer = await say(b"%d" % CALL_MILLISECONDS, timeout=10)
-            except grpc.aio.AioRpcError as err:
-                self.failed.append((began, f"{err.code().name} {err.details()}"))
-            else:
-                self.answered.append((began, answer.partition(b" ")[0].decode()))
-
-    async def calls(self, count):
-        """Wait until so many more calls have been answered."""
-        wanted = len(self.answered) + count
-        async with asyncio.timeout(30):
-            while len(self.answered) < wanted:
-                await asyncio.sleep(0.01)
-
-    def answered_since(self, moment):
-        return {instance for began, instance in self.answered if began >= moment}
-
-
 @pytest.fixture
-def load(load_mesh):
-    return Load(load_mesh.outbound("caller-1"))
+def load(load_mesh, new_load):
+    return new_load(load_mesh.outbound("caller-1"))
 
 
 async def wait_for(what, *, timeout=30.0):
@@ -97,14 +56,14 @@ async def test_death_of_control_plane_consul_and_one_instance_fails_only_what_wa
         await wait_for(load_mesh.is_ready)
         back = time.monotonic()
         await wait_for(lambda: "echo-2" in load.answered_since(back))
-    assert len(load.failed) <= WORKERS
+    assert len(load.failed) <= load.workers
     assert all(began < killed + KILL_TAKES for began, _ in load.failed), load.failed
 
 
-async def test_rotation_of_certificates_fails_no_call_and_no_stream(start_mesh, load_mesh_file):
+async def test_rotation_of_certificates_fails_no_call_and_no_stream(start_mesh, load_mesh_file, new_load):
     # Renewal at half of the life: each sidecar, the control plane and Consul change theirs again and again.
     with start_mesh(load_mesh_file, MESH_CERTIFICATE_LIFETIME="10") as mesh:
-        load = Load(mesh.outbound("caller-1"))
+        load = new_load(mesh.outbound("caller-1"))
         seen = _serials(mesh)
         # Two renewals of each identity; only certificates that have not ended are listed.
         wanted = 3 * len(seen)
@@ -119,6 +78,60 @@ async def test_rotation_of_certificates_fails_no_call_and_no_stream(start_mesh, 
             assert not stream.done()
         assert load.failed == []
         assert mesh.is_ready()
+
+
+async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_and_the_lead(
+    start_mesh, load_mesh_file, new_load, mesh_environment, short_state_dir
+):
+    second = mesh_environment(short_state_dir)
+    first_bind = mesh_environment(short_state_dir)["MESH_CONTROL_BIND"]
+    second_bind = second["MESH_CONTROL_BIND"]
+    both = f"{first_bind},{second_bind}"
+    with start_mesh(load_mesh_file, MESH_CONTROL_BIND=first_bind, MESH_CONTROL_PLANES=both) as mesh:
+        env = second | {
+            "MESH_CONTROL_PLANES": both,
+            "MESH_CA_DIR": str(mesh.state_dir / "ca"),
+            "CONSUL_HTTP_ADDR": mesh.env["MESH_CONSUL_BIND"],
+        }
+        other = dataclasses.replace(mesh, env=env, state_dir=short_state_dir)
+        load = new_load(mesh.outbound("caller-1"))
+        with _control_plane(env, short_state_dir):
+            await wait_for(lambda: _control_planes(other) == {first_bind: True, second_bind: False})
+            other.meshctl("token", "create", "newcomer", "--kind", "service")
+            async with load.running():
+                await load.calls(100)
+                mesh.kill(mesh.pid_of("services.control_plane", f"MESH_CONTROL_BIND={first_bind}"))
+                await wait_for(lambda: other.json("proxies") != [])
+                await wait_for(lambda: _control_planes(other).get(second_bind), timeout=60)
+                await wait_for(mesh.is_ready)
+                await load.calls(100)
+            await wait_for(lambda: "newcomer" in (mesh.state_dir / "declarations.json").read_text())
+        assert load.failed == []
+        await wait_for(mesh.is_ready)
+
+
+@contextlib.contextmanager
+def _control_plane(env, state_dir):
+    with (state_dir / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.control_plane"], env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        yield
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    except BaseException:
+        print((state_dir / "log").read_text())
+        raise
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def _control_planes(mesh):
+    done = mesh.meshctl("status", "--output", "json")
+    facts = json.loads(done.stdout) if done.stdout else {"control_planes": []}
+    return {each["address"]: each["leads"] for each in facts["control_planes"]}
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ Secrets are references, so no secret is in a history. May import model and below
 from mesh.config.history.file_keys import FileKeys
 from mesh.config.history.keys import Entry, KeyStore
 from mesh.config.history.revision import Draft, Head, Layer, Origin, Refusal, Revision, Status
-from mesh.config.history.store import OPERATOR, RevisionStore
+from mesh.config.history.store import OPERATOR, RevisionStore, operator_text, stale, text_hash
 
 __all__ = [
     "OPERATOR",
@@ -24,4 +24,7 @@ __all__ = [
     "Revision",
     "RevisionStore",
     "Status",
+    "operator_text",
+    "stale",
+    "text_hash",
 ]

@@ -61,7 +61,8 @@ class Refusal:
 class Draft:
     """A revision that is to be made. `applied` tells that an author gave the operator's layer, not a hand in its file.
 
-    `restores` is the number of the revision whose content it has again, 0 for none.
+    `restores` is the number of the revision whose content it has again, 0 for none. `seen` holds hashes of what stood
+    in the places of the layers, by layer: what is still there when a process starts is no news.
     """
 
     author: str
@@ -70,6 +71,7 @@ class Draft:
     document_version: str
     restores: int = 0
     applied: bool = True
+    seen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

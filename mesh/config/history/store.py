@@ -90,8 +90,8 @@ class RevisionStore:
                 active=head.active if staged else number,
                 staged=number if staged else 0,
                 good=head.good or number,
-                operator=_hash(text),
-                before=_hash(_text(found)),
+                operator=text_hash(text),
+                before=text_hash(_text(found)),
                 claim="",
             )
 
@@ -164,8 +164,8 @@ class RevisionStore:
                 head,
                 active=min(to, head.active),
                 staged=0,
-                operator=_hash(restored),
-                before=_hash(found) if is_ours else "",
+                operator=text_hash(restored),
+                before=text_hash(found) if is_ours else "",
             )
 
         head = await self._change(change)
@@ -191,7 +191,7 @@ class RevisionStore:
             return
         revision = await self.get(number)
         found = _text(await self._keys.get(_DOCUMENT))
-        if revision.draft.applied and _hash(found) == head.before and _hash(found) != head.operator:
+        if revision.draft.applied and text_hash(found) == head.before and text_hash(found) != head.operator:
             await self._keys.put(_DOCUMENT, operator_text(revision).encode())
 
     async def watch(self) -> AsyncIterator[Head]:
@@ -263,5 +263,6 @@ def _text(entry: Entry | None) -> str:
         ) from err
 
 
-def _hash(text: str) -> str:
+def text_hash(text: str) -> str:
+    """What tells two texts apart."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

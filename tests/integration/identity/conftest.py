@@ -83,7 +83,7 @@ class ControlPlane:
         return self.tokens.create(service, lifetime, fingerprint=self.authority.fingerprint)[0]
 
     def settings(self, folder: Path, service: str = "a") -> IdentitySettings:
-        return IdentitySettings(service, folder, self.enrolment, self.control, TRUST_DOMAIN)
+        return IdentitySettings(service, folder, self.enrolment, (self.control,), TRUST_DOMAIN)
 
 
 @dataclass

@@ -61,7 +61,7 @@ def other(tmp_path: Path) -> CertificateAuthority:
 
 
 async def join_through(address: Address, control_plane: Any, always: Any, folder: Path) -> MeshError:
-    settings = IdentitySettings("a", folder, address, control_plane.control, "test.local")
+    settings = IdentitySettings("a", folder, address, (control_plane.control,), "test.local")
     with pytest.raises(MeshError) as caught:
         async with open_identity(settings, always(control_plane.token())):
             raise AssertionError

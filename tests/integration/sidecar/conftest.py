@@ -143,7 +143,7 @@ class ControlPlane:
             "service": service,
             "kind": "service",
             "state_dir": self.state_dir,
-            "control": self.control,
+            "control_planes": (self.control,),
             "enrolment": self.enrolment,
             "trust_domain": TRUST_DOMAIN,
             "command": ECHO,

@@ -337,7 +337,7 @@ async def test_a_member_lives_at_ipv6_addresses(start_control_plane: Any, open_e
 async def test_names_of_hosts_are_resolved(control_plane: Any) -> None:
     """The control plane answers at one of the addresses of localhost; Envoy listens at addresses only."""
     changes = quick(
-        control=Address("localhost", control_plane.control.port),
+        control_planes=(Address("localhost", control_plane.control.port),),
         enrolment=Address("localhost", control_plane.enrolment.port),
         bind=Address("localhost", 0),
         advertise_host="localhost",

@@ -156,7 +156,7 @@ def write_bootstrap(spec, control, authority, change=lambda bootstrap: None):
     write_svid_files(Path(spec.secrets_dir), authority.svid(spec.service))
     run = Path(spec.outbound_socket).parent
     identity = SpiffeId(TRUST_DOMAIN, "default", "control-plane")
-    bootstrap = build_bootstrap(spec, ControlPlane(control, identity), admin_socket=f"{run}/admin.sock")
+    bootstrap = build_bootstrap(spec, ControlPlane((control,), identity), admin_socket=f"{run}/admin.sock")
     change(bootstrap)
     path = run / "bootstrap.json"
     path.write_text(json.dumps(bootstrap))

@@ -34,7 +34,7 @@ def settings(short_dir: Path) -> Callable[..., MemberSettings]:
             "service": "echo",
             "kind": "service",
             "state_dir": short_dir,
-            "control": Address("127.0.0.1", 1),
+            "control_planes": (Address("127.0.0.1", 1),),
             "enrolment": Address("127.0.0.1", 2),
             "trust_domain": "test.local",
             "command": ("true",),

@@ -13,9 +13,9 @@ from mesh.identity.svid import create_key
 from mesh.model import Address, ProxySpec, SpiffeId
 from mesh.sidecar import ControlPlane, bootstrap, build_bootstrap, find_envoy
 
-CONTROL = ControlPlane(Address("127.0.0.1", 18000), SpiffeId("test.local", "default", "control-plane"))
-IPV6 = ControlPlane(Address("2001:db8::1", 18000), CONTROL.identity)
-NAMED = ControlPlane(Address("control.example.org", 443), CONTROL.identity)
+CONTROL = ControlPlane((Address("127.0.0.1", 18000),), SpiffeId("test.local", "default", "control-plane"))
+IPV6 = ControlPlane((Address("2001:db8::1", 18000), Address("::1", 18000)), CONTROL.identity)
+NAMED = ControlPlane((Address("control.example.org", 443),), CONTROL.identity)
 
 PURE_CLIENT = ProxySpec("caller", "caller-1", outbound_socket="/run/out.sock", secrets_dir="/run/secrets")
 MEMBER = ProxySpec(
@@ -153,5 +153,5 @@ def test_a_template_that_is_none_is_named(template: Path, content: str | bytes |
 
 
 def test_text_around_a_placeholder_is_kept(template: Path) -> None:
-    template.write_text("a: '${secrets_dir}/svid.json'\nb: ['${control_port}', 7, true, null]\n'${c}': 1")
-    assert build(MEMBER, CONTROL) == {"a": "/run/secrets/svid.json", "b": [18000, 7, True, None], "${c}": 1}
+    template.write_text("a: '${secrets_dir}/svid.json'\nb: ['${most_connections}', 7, true, null]\n'${c}': 1")
+    assert build(MEMBER, CONTROL) == {"a": "/run/secrets/svid.json", "b": [10000, 7, True, None], "${c}": 1}

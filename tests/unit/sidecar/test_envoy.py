@@ -47,7 +47,7 @@ class FakeAdmin:
 
 def envoy_with(admin: Any, process: Any | None = None) -> Envoy:
     spec = ProxySpec("echo", "echo-1", outbound_socket="/o", secrets_dir="/s")
-    control = ControlPlane(Address("127.0.0.1", 1), SpiffeId("test.local", "default", "control-plane"))
+    control = ControlPlane((Address("127.0.0.1", 1),), SpiffeId("test.local", "default", "control-plane"))
     return Envoy(EnvoySettings(spec, control, RunDirectory(Path("/nowhere"))), process or FakeProcess(), admin)
 
 

@@ -56,6 +56,7 @@ class GetDocumentResponse(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     ORIGINS_FIELD_NUMBER: _builtins.int
+    REFUSED_LAYERS_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """The effective document, YAML; secrets are references."""
     @_builtins.property
@@ -70,6 +71,10 @@ class GetDocumentResponse(_message.Message):
     def origins(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.Origin]:
         """One per value of the effective document, sorted by field, if asked for."""
 
+    @_builtins.property
+    def refused_layers(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.RefusedLayer]:
+        """Layers whose newest content is not in force, sorted by name."""
+
     def __init__(
         self,
         *,
@@ -77,10 +82,11 @@ class GetDocumentResponse(_message.Message):
         document: _builtins.str = ...,
         layers: _abc.Iterable[_config_pb2.Layer] | None = ...,
         origins: _abc.Iterable[_config_pb2.Origin] | None = ...,
+        refused_layers: _abc.Iterable[_config_pb2.RefusedLayer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "layers", b"layers", "origins", b"origins", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "layers", b"layers", "origins", b"origins", "refused_layers", b"refused_layers", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,6 +454,56 @@ class WatchDocumentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchDocumentResponse: _TypeAlias = WatchDocumentResponse  # noqa: Y015
+
+@_typing.final
+class ListProxyResourcesRequest(_message.Message):
+    """ListProxyResourcesRequest names a proxy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The proxy's node id."""
+    type: _builtins.str
+    """"listener", "route", "cluster" or "endpoint"; empty for all."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProxyResourcesRequest: _TypeAlias = ListProxyResourcesRequest  # noqa: Y015
+
+@_typing.final
+class ListProxyResourcesResponse(_message.Message):
+    """ListProxyResourcesResponse carries resources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.ProxyResource]:
+        """Sorted by type and name."""
+
+    def __init__(
+        self,
+        *,
+        resources: _abc.Iterable[_config_pb2.ProxyResource] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProxyResourcesResponse: _TypeAlias = ListProxyResourcesResponse  # noqa: Y015
 
 @_typing.final
 class ExplainCallRequest(_message.Message):

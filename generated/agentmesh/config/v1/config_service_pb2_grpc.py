@@ -71,6 +71,11 @@ class ConfigServiceStub:
                 request_serializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.WatchDocumentRequest.SerializeToString,
                 response_deserializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.WatchDocumentResponse.FromString,
                 _registered_method=True)
+        self.ListProxyResources = channel.unary_unary(
+                '/agentmesh.config.v1.ConfigService/ListProxyResources',
+                request_serializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.ListProxyResourcesRequest.SerializeToString,
+                response_deserializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.ListProxyResourcesResponse.FromString,
+                _registered_method=True)
         self.ExplainCall = channel.unary_unary(
                 '/agentmesh.config.v1.ConfigService/ExplainCall',
                 request_serializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.ExplainCallRequest.SerializeToString,
@@ -135,6 +140,14 @@ class ConfigServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListProxyResources(self, request, context):
+        """ListProxyResources returns the resources that a connected proxy should have by the document that is in force for it.
+        NOT_FOUND when no such proxy is connected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainCall(self, request, context):
         """ExplainCall tells what becomes of a call from one service to another.
         """
@@ -179,6 +192,11 @@ def add_ConfigServiceServicer_to_server(servicer, server):
                     servicer.WatchDocument,
                     request_deserializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.WatchDocumentRequest.FromString,
                     response_serializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.WatchDocumentResponse.SerializeToString,
+            ),
+            'ListProxyResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProxyResources,
+                    request_deserializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.ListProxyResourcesRequest.FromString,
+                    response_serializer=agentmesh_dot_config_dot_v1_dot_config__service__pb2.ListProxyResourcesResponse.SerializeToString,
             ),
             'ExplainCall': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainCall,
@@ -377,6 +395,33 @@ class ConfigService:
             '/agentmesh.config.v1.ConfigService/WatchDocument',
             agentmesh_dot_config_dot_v1_dot_config__service__pb2.WatchDocumentRequest.SerializeToString,
             agentmesh_dot_config_dot_v1_dot_config__service__pb2.WatchDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProxyResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmesh.config.v1.ConfigService/ListProxyResources',
+            agentmesh_dot_config_dot_v1_dot_config__service__pb2.ListProxyResourcesRequest.SerializeToString,
+            agentmesh_dot_config_dot_v1_dot_config__service__pb2.ListProxyResourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

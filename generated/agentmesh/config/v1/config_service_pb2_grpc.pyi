@@ -54,6 +54,10 @@ class ConfigServiceStub:
     """WatchDocument sends the newest revision as the first message and again at every change of its number or status. It
     ends only when the caller or the server stops; after a broken stream the caller calls again.
     """
+    ListProxyResources: _grpc.UnaryUnaryMultiCallable[_config_service_pb2.ListProxyResourcesRequest, _config_service_pb2.ListProxyResourcesResponse]
+    """ListProxyResources returns the resources that a connected proxy should have by the document that is in force for it.
+    NOT_FOUND when no such proxy is connected.
+    """
     ExplainCall: _grpc.UnaryUnaryMultiCallable[_config_service_pb2.ExplainCallRequest, _config_service_pb2.ExplainCallResponse]
     """ExplainCall tells what becomes of a call from one service to another."""
 
@@ -82,6 +86,10 @@ class ConfigServiceAsyncStub(ConfigServiceStub):
     WatchDocument: _aio.UnaryStreamMultiCallable[_config_service_pb2.WatchDocumentRequest, _config_service_pb2.WatchDocumentResponse]  # type: ignore[assignment]
     """WatchDocument sends the newest revision as the first message and again at every change of its number or status. It
     ends only when the caller or the server stops; after a broken stream the caller calls again.
+    """
+    ListProxyResources: _aio.UnaryUnaryMultiCallable[_config_service_pb2.ListProxyResourcesRequest, _config_service_pb2.ListProxyResourcesResponse]  # type: ignore[assignment]
+    """ListProxyResources returns the resources that a connected proxy should have by the document that is in force for it.
+    NOT_FOUND when no such proxy is connected.
     """
     ExplainCall: _aio.UnaryUnaryMultiCallable[_config_service_pb2.ExplainCallRequest, _config_service_pb2.ExplainCallResponse]  # type: ignore[assignment]
     """ExplainCall tells what becomes of a call from one service to another."""
@@ -150,6 +158,16 @@ class ConfigServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_config_service_pb2.WatchDocumentResponse], _abc.AsyncIterator[_config_service_pb2.WatchDocumentResponse]]:
         """WatchDocument sends the newest revision as the first message and again at every change of its number or status. It
         ends only when the caller or the server stops; after a broken stream the caller calls again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProxyResources(
+        self,
+        request: _config_service_pb2.ListProxyResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_config_service_pb2.ListProxyResourcesResponse, _abc.Awaitable[_config_service_pb2.ListProxyResourcesResponse]]:
+        """ListProxyResources returns the resources that a connected proxy should have by the document that is in force for it.
+        NOT_FOUND when no such proxy is connected.
         """
 
     @_abc_1.abstractmethod

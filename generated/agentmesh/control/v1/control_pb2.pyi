@@ -173,6 +173,8 @@ class ProxyResources(_message.Message):
     NACK_MESSAGE_FIELD_NUMBER: _builtins.int
     NACK_TIME_FIELD_NUMBER: _builtins.int
     HELD_BACK_FIELD_NUMBER: _builtins.int
+    SEND_TIME_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """"listener", "route", "cluster", "endpoint" or "secret"."""
     subscribed: _builtins.int
@@ -183,6 +185,8 @@ class ProxyResources(_message.Message):
     """Version of the newest response that the proxy accepted."""
     nack_message: _builtins.str
     """The proxy's words when it last refused a response; empty when it never did since it connected."""
+    waiting: _builtins.bool
+    """True while the newest response is neither accepted nor refused."""
     @_builtins.property
     def ack_time(self) -> _timestamp_pb2.Timestamp:
         """When the proxy last accepted a response."""
@@ -195,6 +199,10 @@ class ProxyResources(_message.Message):
     def held_back(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of resources that the proxy has refused and that are held back until they change, sorted."""
 
+    @_builtins.property
+    def send_time(self) -> _timestamp_pb2.Timestamp:
+        """When the newest response was sent."""
+
     def __init__(
         self,
         *,
@@ -206,10 +214,12 @@ class ProxyResources(_message.Message):
         nack_message: _builtins.str = ...,
         nack_time: _timestamp_pb2.Timestamp | None = ...,
         held_back: _abc.Iterable[_builtins.str] | None = ...,
+        send_time: _timestamp_pb2.Timestamp | None = ...,
+        waiting: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_time", b"ack_time", "nack_time", b"nack_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_time", b"ack_time", "nack_time", b"nack_time", "send_time", b"send_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_time", b"ack_time", "acked_version", b"acked_version", "held_back", b"held_back", "nack_message", b"nack_message", "nack_time", b"nack_time", "sent_version", b"sent_version", "subscribed", b"subscribed", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_time", b"ack_time", "acked_version", b"acked_version", "held_back", b"held_back", "nack_message", b"nack_message", "nack_time", b"nack_time", "send_time", b"send_time", "sent_version", b"sent_version", "subscribed", b"subscribed", "type", b"type", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentmesh/control/v1/control_service.proto\x12\x14\x61gentmesh.control.v1\x1a\"agentmesh/control/v1/control.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0eGetMeshRequest\"\x93\x02\n\x0fGetMeshResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08registry\x18\x04 \x01(\t\x12\x18\n\x10registry_address\x18\x05 \x01(\t\x12\x1a\n\x12registry_available\x18\x06 \x01(\x08\x12\x16\n\x0eregistry_error\x18\x07 \x01(\t\x12\x15\n\rstate_version\x18\x08 \x01(\t\x12\x17\n\x0f\x63ontrol_address\x18\t \x01(\t\x12\x19\n\x11\x65nrolment_address\x18\n \x01(\t\"\x15\n\x13ListServicesRequest\"G\n\x14ListServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\"\x16\n\x14WatchServicesRequest\"H\n\x15WatchServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\"\x14\n\x12ListProxiesRequest\"C\n\x13ListProxiesResponse\x12,\n\x07proxies\x18\x01 \x03(\x0b\x32\x1b.agentmesh.control.v1.Proxy\"\x19\n\x17ListCertificatesRequest\"S\n\x18ListCertificatesResponse\x12\x37\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32!.agentmesh.control.v1.Certificate\"F\n\x15\x44\x65\x63lareServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tupstreams\x18\x03 \x03(\t\"\x18\n\x16\x44\x65\x63lareServiceResponse\"V\n\x16\x43reateJoinTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x8d\x06\n\x0e\x43ontrolService\x12[\n\x07GetMesh\x12$.agentmesh.control.v1.GetMeshRequest\x1a%.agentmesh.control.v1.GetMeshResponse\"\x03\x90\x02\x01\x12j\n\x0cListServices\x12).agentmesh.control.v1.ListServicesRequest\x1a*.agentmesh.control.v1.ListServicesResponse\"\x03\x90\x02\x01\x12o\n\rWatchServices\x12*.agentmesh.control.v1.WatchServicesRequest\x1a+.agentmesh.control.v1.WatchServicesResponse\"\x03\x90\x02\x01\x30\x01\x12g\n\x0bListProxies\x12(.agentmesh.control.v1.ListProxiesRequest\x1a).agentmesh.control.v1.ListProxiesResponse\"\x03\x90\x02\x01\x12v\n\x10ListCertificates\x12-.agentmesh.control.v1.ListCertificatesRequest\x1a..agentmesh.control.v1.ListCertificatesResponse\"\x03\x90\x02\x01\x12p\n\x0e\x44\x65\x63lareService\x12+.agentmesh.control.v1.DeclareServiceRequest\x1a,.agentmesh.control.v1.DeclareServiceResponse\"\x03\x90\x02\x02\x12n\n\x0f\x43reateJoinToken\x12,.agentmesh.control.v1.CreateJoinTokenRequest\x1a-.agentmesh.control.v1.CreateJoinTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentmesh/control/v1/control_service.proto\x12\x14\x61gentmesh.control.v1\x1a\"agentmesh/control/v1/control.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0eGetMeshRequest\"\xbb\x02\n\x0fGetMeshResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08registry\x18\x04 \x01(\t\x12\x18\n\x10registry_address\x18\x05 \x01(\t\x12\x1a\n\x12registry_available\x18\x06 \x01(\x08\x12\x16\n\x0eregistry_error\x18\x07 \x01(\t\x12\x15\n\rstate_version\x18\x08 \x01(\t\x12\x17\n\x0f\x63ontrol_address\x18\t \x01(\t\x12\x19\n\x11\x65nrolment_address\x18\n \x01(\t\x12\x0e\n\x06leader\x18\x0b \x01(\t\x12\x16\n\x0e\x63ontrol_planes\x18\x0c \x03(\t\"\x15\n\x13ListServicesRequest\"G\n\x14ListServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\"\x16\n\x14WatchServicesRequest\"H\n\x15WatchServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\"\x14\n\x12ListProxiesRequest\"C\n\x13ListProxiesResponse\x12,\n\x07proxies\x18\x01 \x03(\x0b\x32\x1b.agentmesh.control.v1.Proxy\"\x19\n\x17ListCertificatesRequest\"S\n\x18ListCertificatesResponse\x12\x37\n\x0c\x63\x65rtificates\x18\x01 \x03(\x0b\x32!.agentmesh.control.v1.Certificate\"F\n\x15\x44\x65\x63lareServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tupstreams\x18\x03 \x03(\t\"\x18\n\x16\x44\x65\x63lareServiceResponse\"V\n\x16\x43reateJoinTokenRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x8d\x06\n\x0e\x43ontrolService\x12[\n\x07GetMesh\x12$.agentmesh.control.v1.GetMeshRequest\x1a%.agentmesh.control.v1.GetMeshResponse\"\x03\x90\x02\x01\x12j\n\x0cListServices\x12).agentmesh.control.v1.ListServicesRequest\x1a*.agentmesh.control.v1.ListServicesResponse\"\x03\x90\x02\x01\x12o\n\rWatchServices\x12*.agentmesh.control.v1.WatchServicesRequest\x1a+.agentmesh.control.v1.WatchServicesResponse\"\x03\x90\x02\x01\x30\x01\x12g\n\x0bListProxies\x12(.agentmesh.control.v1.ListProxiesRequest\x1a).agentmesh.control.v1.ListProxiesResponse\"\x03\x90\x02\x01\x12v\n\x10ListCertificates\x12-.agentmesh.control.v1.ListCertificatesRequest\x1a..agentmesh.control.v1.ListCertificatesResponse\"\x03\x90\x02\x01\x12p\n\x0e\x44\x65\x63lareService\x12+.agentmesh.control.v1.DeclareServiceRequest\x1a,.agentmesh.control.v1.DeclareServiceResponse\"\x03\x90\x02\x02\x12n\n\x0f\x43reateJoinToken\x12,.agentmesh.control.v1.CreateJoinTokenRequest\x1a-.agentmesh.control.v1.CreateJoinTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,31 +49,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMESHREQUEST']._serialized_start=169
   _globals['_GETMESHREQUEST']._serialized_end=185
   _globals['_GETMESHRESPONSE']._serialized_start=188
-  _globals['_GETMESHRESPONSE']._serialized_end=463
-  _globals['_LISTSERVICESREQUEST']._serialized_start=465
-  _globals['_LISTSERVICESREQUEST']._serialized_end=486
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=488
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=559
-  _globals['_WATCHSERVICESREQUEST']._serialized_start=561
-  _globals['_WATCHSERVICESREQUEST']._serialized_end=583
-  _globals['_WATCHSERVICESRESPONSE']._serialized_start=585
-  _globals['_WATCHSERVICESRESPONSE']._serialized_end=657
-  _globals['_LISTPROXIESREQUEST']._serialized_start=659
-  _globals['_LISTPROXIESREQUEST']._serialized_end=679
-  _globals['_LISTPROXIESRESPONSE']._serialized_start=681
-  _globals['_LISTPROXIESRESPONSE']._serialized_end=748
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=750
-  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=775
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=777
-  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=860
-  _globals['_DECLARESERVICEREQUEST']._serialized_start=862
-  _globals['_DECLARESERVICEREQUEST']._serialized_end=932
-  _globals['_DECLARESERVICERESPONSE']._serialized_start=934
-  _globals['_DECLARESERVICERESPONSE']._serialized_end=958
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=960
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=1046
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=1048
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=1137
-  _globals['_CONTROLSERVICE']._serialized_start=1140
-  _globals['_CONTROLSERVICE']._serialized_end=1921
+  _globals['_GETMESHRESPONSE']._serialized_end=503
+  _globals['_LISTSERVICESREQUEST']._serialized_start=505
+  _globals['_LISTSERVICESREQUEST']._serialized_end=526
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=528
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=599
+  _globals['_WATCHSERVICESREQUEST']._serialized_start=601
+  _globals['_WATCHSERVICESREQUEST']._serialized_end=623
+  _globals['_WATCHSERVICESRESPONSE']._serialized_start=625
+  _globals['_WATCHSERVICESRESPONSE']._serialized_end=697
+  _globals['_LISTPROXIESREQUEST']._serialized_start=699
+  _globals['_LISTPROXIESREQUEST']._serialized_end=719
+  _globals['_LISTPROXIESRESPONSE']._serialized_start=721
+  _globals['_LISTPROXIESRESPONSE']._serialized_end=788
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_start=790
+  _globals['_LISTCERTIFICATESREQUEST']._serialized_end=815
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_start=817
+  _globals['_LISTCERTIFICATESRESPONSE']._serialized_end=900
+  _globals['_DECLARESERVICEREQUEST']._serialized_start=902
+  _globals['_DECLARESERVICEREQUEST']._serialized_end=972
+  _globals['_DECLARESERVICERESPONSE']._serialized_start=974
+  _globals['_DECLARESERVICERESPONSE']._serialized_end=998
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=1000
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=1086
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=1088
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=1177
+  _globals['_CONTROLSERVICE']._serialized_start=1180
+  _globals['_CONTROLSERVICE']._serialized_end=1961
 # @@protoc_insertion_point(module_scope)

@@ -54,6 +54,8 @@ class GetMeshResponse(_message.Message):
     STATE_VERSION_FIELD_NUMBER: _builtins.int
     CONTROL_ADDRESS_FIELD_NUMBER: _builtins.int
     ENROLMENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    CONTROL_PLANES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of agentmesh that the control plane runs."""
     trust_domain: _builtins.str
@@ -72,9 +74,15 @@ class GetMeshResponse(_message.Message):
     """Address of the port for proxies (mutual TLS)."""
     enrolment_address: _builtins.str
     """Address of the port for first certificates (server-side TLS)."""
+    leader: _builtins.str
+    """Control address of the control plane that leads; empty while that is not known. One that is alone leads."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the control plane started."""
+
+    @_builtins.property
+    def control_planes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Control addresses of all control planes that share the registry, sorted, this one included."""
 
     def __init__(
         self,
@@ -89,10 +97,12 @@ class GetMeshResponse(_message.Message):
         state_version: _builtins.str = ...,
         control_address: _builtins.str = ...,
         enrolment_address: _builtins.str = ...,
+        leader: _builtins.str = ...,
+        control_planes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_address", b"control_address", "enrolment_address", b"enrolment_address", "registry", b"registry", "registry_address", b"registry_address", "registry_available", b"registry_available", "registry_error", b"registry_error", "start_time", b"start_time", "state_version", b"state_version", "trust_domain", b"trust_domain", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_address", b"control_address", "control_planes", b"control_planes", "enrolment_address", b"enrolment_address", "leader", b"leader", "registry", b"registry", "registry_address", b"registry_address", "registry_available", b"registry_available", "registry_error", b"registry_error", "start_time", b"start_time", "state_version", b"state_version", "trust_domain", b"trust_domain", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,7 +31,7 @@ async def main() -> None:
         kind="service",
         instance=given["instance"],
         state_dir=Path(given["state_dir"]),
-        control=Address.parse(given["control"]),
+        control_planes=(Address.parse(given["control"]),),
         enrolment=Address.parse(given["enrolment"]),
         trust_domain=given["trust_domain"],
         command=tuple(given["command"]),

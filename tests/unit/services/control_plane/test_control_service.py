@@ -9,6 +9,7 @@ import pytest
 
 from agentmesh.control.v1 import control_service_pb2 as pb
 from mesh.config import DeclarationStore
+from mesh.discovery import Leadership
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.model import Instance
 from mesh.state import MeshState, StateStore
@@ -35,6 +36,8 @@ def control(store: StateStore, tmp_path: Path) -> ControlServicer:
         ads=NOBODY,
         started=datetime.now(UTC),
         draining=asyncio.Event(),
+        declared=lambda _: None,
+        leadership=Leadership("127.0.0.1:1"),
     )
 
 

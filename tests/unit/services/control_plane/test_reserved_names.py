@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentmesh.control.v1 import control_service_pb2 as pb
 from mesh.config import DeclarationStore
+from mesh.discovery import Leadership
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.identity import CertificateAuthority, JoinTokens, read_claims
 from mesh.state import MeshState, StateStore
@@ -31,6 +32,8 @@ def control(tmp_path: Path) -> ControlServicer:
         ads=NOBODY,
         started=datetime.now(UTC),
         draining=asyncio.Event(),
+        declared=lambda _: None,
+        leadership=Leadership("127.0.0.1:1"),
     )
 
 
