@@ -42,9 +42,9 @@ class Load:
         return self.errors + self.unanswered
 
     @property
-    def error_percent(self) -> float:
-        """Share of the failed requests, 0 when there were none at all."""
-        return 100.0 * self.failed / self.requests if self.requests else 0.0
+    def error_percent(self) -> float | None:
+        """Share of the failed requests, None when there were none at all."""
+        return 100.0 * self.failed / self.requests if self.requests else None
 
     @property
     def timed(self) -> int:

@@ -1,6 +1,6 @@
 """What the proxies report about requests, for whoever judges a canary or a change.
 
-    judge(clusters or nodes) ──> orders ──> LoadReportServer ──LRS──> Envoy
+    judge, error_percent ──> orders ──> LoadReportServer ──LRS──> Envoy
     load_of, load_at <── series <── ledger per proxy and cluster <── reports, one a second
 
 While nobody judges, nothing is asked for and nothing is kept. Reports stay in this process: of several control planes
@@ -22,6 +22,7 @@ _PROXIES_PER_SECOND = 200
 _IDLE_INTERVAL = 300.0
 """Between reports that nobody needs: Envoy keeps the sums of timed clusters until it reports, and they grow."""
 _NOTHING_INTERVAL = 3600.0
+_LEASE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class LoadReports:
         self._judged: list[tuple[frozenset[str], frozenset[str]]] = []
         self._by_cluster: dict[str, Series] = {}
         self._by_node: dict[str, Series] = {}
+        self._leased: frozenset[str] = frozenset()
+        self._lease_end = 0.0
         self._sources: set[Source] = set()
 
     @contextmanager
@@ -93,13 +96,20 @@ class LoadReports:
         """The load that judged proxies see, of all their clusters together."""
         return add_loads(self._by_node[node].since(since) for node in nodes if node in self._by_node)
 
-    def error_percent_of(self, cluster: str, since: float) -> float:
-        """Share of failed requests to a judged cluster, 0 when there were none."""
+    def error_percent_of(self, cluster: str, since: float) -> float | None:
+        """Share of failed requests to a judged cluster, None when there were none at all."""
         return self.load_of(cluster, since).error_percent
 
-    def error_percent(self, nodes: Collection[str], since: float) -> float:
-        """Share of failed requests that judged proxies see, 0 when there were none."""
-        return self.load_at(nodes, since).error_percent
+    def error_percent(self, node_ids: Collection[str], since: float) -> float | None:
+        """Share of failed requests that these proxies see, None when there were none at all.
+
+        Asking has these proxies judged for `_LEASE` seconds: who asks again and again need not say that it does.
+        """
+        asked, is_new = frozenset(node_ids), not self._nodes().issuperset(node_ids)
+        self._leased, self._lease_end = asked, self._clock() + _LEASE
+        if is_new:
+            self.wake()
+        return self.load_at(node_ids, since).error_percent
 
     def order_for(self, node_id: str) -> Order:
         """What a proxy is to report now."""
@@ -117,6 +127,10 @@ class LoadReports:
         source = Source(node_id, wake, self._clock())
         self._sources.add(source)
         return source
+
+    def note_ordered(self, source: Source) -> None:
+        """A new order goes out: Envoy counts from here on."""
+        source.last_time = self._clock()
 
     def disconnect(self, source: Source) -> None:
         """The stream has ended. What it reported stays."""
@@ -139,6 +153,10 @@ class LoadReports:
                 self._by_cluster.setdefault(name, Series()).add(start, end, load)
         if is_judged_node:
             self._by_node.setdefault(source.node_id, Series()).add(start, end, add_loads(of_node))
+        else:
+            self._by_node.pop(source.node_id, None)
+        # Its order may have run out.
+        source.wake()
 
     def wake(self) -> None:
         """Let every stream look at its order again."""
@@ -149,4 +167,5 @@ class LoadReports:
         return frozenset().union(*(clusters for clusters, _ in self._judged))
 
     def _nodes(self) -> frozenset[str]:
-        return frozenset().union(*(nodes for _, nodes in self._judged))
+        leased = self._leased if self._clock() < self._lease_end else frozenset()
+        return leased.union(*(nodes for _, nodes in self._judged))

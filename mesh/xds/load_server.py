@@ -101,7 +101,7 @@ class LoadReportServer:
         reader = asyncio.ensure_future(self._read(requests, source))
         reader.add_done_callback(lambda _: connection.wake.set())
         try:
-            await self._write(connection, context, reader)
+            await self._write(connection, source, context, reader)
             if reader.done():
                 await reader
         finally:
@@ -111,13 +111,14 @@ class LoadReportServer:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _write(self, connection: _Connection, context: Any, reader: asyncio.Future[None]) -> None:
+    async def _write(self, connection: _Connection, source: Source, context: Any, reader: asyncio.Future[None]) -> None:
         """Send the newest order whenever it has changed. A slow client holds up only itself."""
         sent = NOTHING
         while not (self._draining or connection.is_replaced or reader.done()):
             connection.wake.clear()
             order = self._reports.order_for(connection.node_id)
             if order != sent:
+                self._reports.note_ordered(source)
                 await context.write(_to_response(order))
                 sent = order
             await connection.wake.wait()

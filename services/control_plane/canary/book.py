@@ -1,7 +1,7 @@
 """Where canaries are kept: one small value in a KeyStore, changed by compare-and-set, shared by all control planes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 
 from mesh.config.history import Entry, KeyStore
 from mesh.errors import FailedPrecondition, NotFound
@@ -15,10 +15,15 @@ Canaries = tuple[Canary, ...]
 
 
 class CanaryBook:
-    """All canaries of a mesh, newest first: those that run, and the newest that have ended."""
+    """All canaries of a mesh, newest first: those that run, and the newest that have ended.
 
-    def __init__(self, keys: KeyStore) -> None:
+    `is_shared` tells that other processes change the store, too.
+    """
+
+    def __init__(self, keys: KeyStore, *, is_shared: bool = False) -> None:
         self._keys = keys
+        self._is_shared = is_shared
+        self._changed = asyncio.Event()
 
     async def read(self) -> Canaries:
         """All canaries. Raises MeshError when they cannot be read."""
@@ -71,9 +76,15 @@ class CanaryBook:
         await self._change(replace_it)
         return changed[0]
 
-    def watch(self) -> AsyncIterator[None]:
+    async def watch(self) -> AsyncIterator[None]:
         """Give at once, and again after every change. For ever."""
-        return self._keys.watch()
+        if self._is_shared:
+            async for _ in self._keys.watch():
+                yield None
+        while True:
+            changed = self._changed
+            yield None
+            await changed.wait()
 
     async def _read(self) -> tuple[Canaries, Entry | None]:
         entry = await self._keys.get(_KEY)
@@ -87,6 +98,8 @@ class CanaryBook:
                 return
             expected = "" if entry is None else entry.version
             if await self._keys.put(_KEY, to_bytes(_forget(after)), expected=expected):
+                self._changed.set()
+                self._changed = asyncio.Event()
                 return
         raise FailedPrecondition(
             "Others change the canaries all the time.", reason="CANARIES_BUSY", fix="Try again.", retryable=True
@@ -94,7 +107,7 @@ class CanaryBook:
 
 
 def _forget(canaries: Canaries) -> Canaries:
-    """All that run and the newest that have ended; of all but the newest of these the steps' figures are enough."""
+    """All that run and the newest that have ended."""
     ended = 0
     kept = []
     for canary in canaries:
@@ -104,8 +117,3 @@ def _forget(canaries: Canaries) -> Canaries:
                 continue
         kept.append(canary)
     return tuple(kept)
-
-
-def end_it(canary: Canary, *, cause: str, **changes: object) -> Canary:
-    """The canary with the order to end; the first order counts."""
-    return canary if canary.ending is not None else replace(canary, cause=cause, **changes)  # type: ignore[arg-type]

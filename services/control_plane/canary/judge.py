@@ -34,9 +34,7 @@ class Judgement:
     reason: str
 
 
-def judge(
-    plan: Plan, *, elapsed: float, candidate: Load, stable: Load, stable_p99: float | None = None
-) -> Judgement:
+def judge(plan: Plan, *, elapsed: float, candidate: Load, stable: Load, stable_p99: float | None = None) -> Judgement:
     """Judge a step that began `elapsed` seconds ago by the loads since then.
 
     `stable_p99` is what the stable subset did before, in milliseconds, for steps in which it gets too few requests.
@@ -64,12 +62,13 @@ def p99_of_stable(plan: Plan, stable: Load) -> float | None:
 
 
 def _errors(plan: Plan, candidate: Load) -> str:
-    share = 100.0 * candidate.failed / max(candidate.requests, plan.min_requests)
-    if share <= plan.max_error_percent:
+    percent = candidate.error_percent
+    certain = 100.0 * candidate.failed / max(candidate.requests, plan.min_requests)
+    if percent is None or certain <= plan.max_error_percent:
         return ""
     return (
         f"{candidate.failed} of {candidate.requests} requests to {plan.candidate} failed "
-        f"({candidate.error_percent:.1f} %), more than {plan.max_error_percent:g} %"
+        f"({percent:.1f} %), more than {plan.max_error_percent:g} %"
     )
 
 

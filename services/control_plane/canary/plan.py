@@ -78,6 +78,4 @@ class Plan:
 
 def _check_range(field: str, value: float, least: float, most: float, unit: str) -> None:
     if not math.isfinite(value) or not least <= value <= most:
-        raise InvalidInput(
-            f"{value:g} {unit} are out of range.", field=field, fix=f"Use {least:g} to {most:g} {unit}."
-        )
+        raise InvalidInput(f"{value:g} {unit} are out of range.", field=field, fix=f"Use {least:g} to {most:g} {unit}.")

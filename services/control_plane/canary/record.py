@@ -4,7 +4,7 @@ import enum
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -53,8 +53,7 @@ class Canary:
     """One canary, running or ended.
 
     `ending` tells how a running one is to end, and `cause` why, until the split that goes with it is in force.
-    `keeps_split`: the split is somebody else's by now, and left alone. `stable_p99` is the last that is known of the
-    stable subset, in milliseconds.
+    `stable_p99` is the last that is known of the stable subset, in milliseconds.
     """
 
     plan: Plan
@@ -64,7 +63,6 @@ class Canary:
     phase: Phase = Phase.RUNNING
     ending: Phase | None = None
     cause: str = ""
-    keeps_split: bool = False
     end_time: datetime | None = None
     stable_p99: float | None = None
 
@@ -81,9 +79,37 @@ class Canary:
     @property
     def wanted_split(self) -> dict[str, int]:
         """The split that is to be in force."""
-        if self.ending is Phase.PROMOTED:
-            return self.plan.split(100)
-        return self.plan.split(0 if self.ending is Phase.ABORTED else self.step.percent)
+        return self.plan.split(self.step.percent)
+
+
+def with_figures(canary: Canary, candidate: Figures, stable: Figures) -> Canary:
+    """The canary with the figures of its present step."""
+    step = replace(canary.step, candidate=candidate, stable=stable)
+    return replace(canary, steps=(*canary.steps[:-1], step))
+
+
+def with_revision(canary: Canary, revision: int) -> Canary:
+    """The canary with the revision that brings its present step."""
+    return replace(canary, steps=(*canary.steps[:-1], replace(canary.step, revision=revision)))
+
+
+def with_step(canary: Canary, percent: int, now: datetime) -> Canary:
+    """The canary with one more step, which is to be brought into force."""
+    return replace(canary, steps=(*canary.steps, Step(percent, now)))
+
+
+def with_end(canary: Canary, ending: Phase, cause: str, now: datetime) -> Canary:
+    """The canary with the order to end, and the step that goes with it; of several orders the first one counts."""
+    if canary.ending is not None:
+        return canary
+    percent = 100 if ending is Phase.PROMOTED else 0
+    ordered = replace(canary, ending=ending, cause=cause)
+    return ordered if percent == canary.step.percent else with_step(ordered, percent, now)
+
+
+def ended(canary: Canary, phase: Phase, now: datetime, *, cause: str = "") -> Canary:
+    """The canary when it has ended; `cause` takes the place of an earlier one."""
+    return replace(canary, phase=phase, ending=None, cause=cause or canary.cause, end_time=now)
 
 
 def to_bytes(canaries: tuple[Canary, ...]) -> bytes:
@@ -159,7 +185,6 @@ def _canary(content: Mapping[str, Any]) -> Canary:
         phase=Phase(content["phase"]),
         ending=Phase(content["ending"]) if content["ending"] is not None else None,
         cause=str(content["cause"]),
-        keeps_split=bool(content["keeps_split"]),
         end_time=datetime.fromisoformat(content["end_time"]) if content["end_time"] is not None else None,
         stable_p99=math.inf if content["stable_p99"] == -1.0 else content["stable_p99"],
     )

@@ -26,21 +26,21 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!agentmesh/rollout/v1/canary.proto\x12\x14\x61gentmesh.rollout.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x01\n\nCanaryPlan\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06stable\x18\x02 \x01(\t\x12\x11\n\tcandidate\x18\x03 \x01(\t\x12\r\n\x05steps\x18\x04 \x03(\x05\x12+\n\x08interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11max_error_percent\x18\x06 \x01(\x01\x12\x14\n\x0cmin_requests\x18\x07 \x01(\x05\x12*\n\x07max_p99\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmax_p99_ratio\x18\t \x01(\x01\"V\n\nCanaryLoad\x12\x10\n\x08requests\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\x12&\n\x03p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc6\x01\n\nCanaryStep\x12\x0f\n\x07percent\x18\x01 \x01(\x05\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x33\n\tcandidate\x18\x04 \x01(\x0b\x32 .agentmesh.rollout.v1.CanaryLoad\x12\x30\n\x06stable\x18\x05 \x01(\x0b\x32 .agentmesh.rollout.v1.CanaryLoad\"\xad\x02\n\x06\x43\x61nary\x12.\n\x04plan\x18\x01 \x01(\x0b\x32 .agentmesh.rollout.v1.CanaryPlan\x12\x30\n\x05phase\x18\x02 \x01(\x0e\x32!.agentmesh.rollout.v1.CanaryPhase\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x05steps\x18\x05 \x03(\x0b\x32 .agentmesh.rollout.v1.CanaryStep\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x07 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t*z\n\x0b\x43\x61naryPhase\x12\x1c\n\x18\x43\x41NARY_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41NARY_PHASE_RUNNING\x10\x01\x12\x19\n\x15\x43\x41NARY_PHASE_PROMOTED\x10\x02\x12\x18\n\x14\x43\x41NARY_PHASE_ABORTED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!agentmesh/rollout/v1/canary.proto\x12\x14\x61gentmesh.rollout.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x02\n\nCanaryPlan\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0e\n\x06stable\x18\x02 \x01(\t\x12\x11\n\tcandidate\x18\x03 \x01(\t\x12\r\n\x05steps\x18\x04 \x03(\x05\x12+\n\x08interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x11max_error_percent\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cmin_requests\x18\x07 \x01(\x05\x12*\n\x07max_p99\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmax_p99_ratio\x18\t \x01(\x01\x42\x14\n\x12_max_error_percent\"V\n\nCanaryLoad\x12\x10\n\x08requests\x18\x01 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x03\x12&\n\x03p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc6\x01\n\nCanaryStep\x12\x0f\n\x07percent\x18\x01 \x01(\x05\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x33\n\tcandidate\x18\x04 \x01(\x0b\x32 .agentmesh.rollout.v1.CanaryLoad\x12\x30\n\x06stable\x18\x05 \x01(\x0b\x32 .agentmesh.rollout.v1.CanaryLoad\"\xad\x02\n\x06\x43\x61nary\x12.\n\x04plan\x18\x01 \x01(\x0b\x32 .agentmesh.rollout.v1.CanaryPlan\x12\x30\n\x05phase\x18\x02 \x01(\x0e\x32!.agentmesh.rollout.v1.CanaryPhase\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x05steps\x18\x05 \x03(\x0b\x32 .agentmesh.rollout.v1.CanaryStep\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x07 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t*z\n\x0b\x43\x61naryPhase\x12\x1c\n\x18\x43\x41NARY_PHASE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41NARY_PHASE_RUNNING\x10\x01\x12\x19\n\x15\x43\x41NARY_PHASE_PROMOTED\x10\x02\x12\x18\n\x14\x43\x41NARY_PHASE_ABORTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmesh.rollout.v1.canary_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CANARYPHASE']._serialized_start=960
-  _globals['_CANARYPHASE']._serialized_end=1082
+  _globals['_CANARYPHASE']._serialized_start=987
+  _globals['_CANARYPHASE']._serialized_end=1109
   _globals['_CANARYPLAN']._serialized_start=125
-  _globals['_CANARYPLAN']._serialized_end=365
-  _globals['_CANARYLOAD']._serialized_start=367
-  _globals['_CANARYLOAD']._serialized_end=453
-  _globals['_CANARYSTEP']._serialized_start=456
-  _globals['_CANARYSTEP']._serialized_end=654
-  _globals['_CANARY']._serialized_start=657
-  _globals['_CANARY']._serialized_end=958
+  _globals['_CANARYPLAN']._serialized_end=392
+  _globals['_CANARYLOAD']._serialized_start=394
+  _globals['_CANARYLOAD']._serialized_end=480
+  _globals['_CANARYSTEP']._serialized_start=483
+  _globals['_CANARYSTEP']._serialized_end=681
+  _globals['_CANARY']._serialized_start=684
+  _globals['_CANARY']._serialized_end=985
 # @@protoc_insertion_point(module_scope)

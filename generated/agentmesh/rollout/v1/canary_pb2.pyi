@@ -71,7 +71,7 @@ class CanaryPlan(_message.Message):
     candidate: _builtins.str
     """The subset that is to get them."""
     max_error_percent: _builtins.float
-    """Above this share of failed requests to the candidate, in percent, the canary is aborted."""
+    """Above this share of failed requests to the candidate, in percent, the canary is aborted; 1 unless given."""
     min_requests: _builtins.int
     """A step is not passed before this many requests were answered by the candidate."""
     max_p99_ratio: _builtins.float
@@ -98,16 +98,18 @@ class CanaryPlan(_message.Message):
         candidate: _builtins.str = ...,
         steps: _abc.Iterable[_builtins.int] | None = ...,
         interval: _duration_pb2.Duration | None = ...,
-        max_error_percent: _builtins.float = ...,
+        max_error_percent: _builtins.float | None = ...,
         min_requests: _builtins.int = ...,
         max_p99: _duration_pb2.Duration | None = ...,
         max_p99_ratio: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "max_p99", b"max_p99"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_error_percent", b"_max_error_percent", "interval", b"interval", "max_error_percent", b"max_error_percent", "max_p99", b"max_p99"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "interval", b"interval", "max_error_percent", b"max_error_percent", "max_p99", b"max_p99", "max_p99_ratio", b"max_p99_ratio", "min_requests", b"min_requests", "service", b"service", "stable", b"stable", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_error_percent", b"_max_error_percent", "candidate", b"candidate", "interval", b"interval", "max_error_percent", b"max_error_percent", "max_p99", b"max_p99", "max_p99_ratio", b"max_p99_ratio", "min_requests", b"min_requests", "service", b"service", "stable", b"stable", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_error_percent: _TypeAlias = _typing.Literal["max_error_percent"]  # noqa: Y015
+    _WhichOneofArgType__max_error_percent: _TypeAlias = _typing.Literal["_max_error_percent", b"_max_error_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_error_percent) -> _WhichOneofReturnType__max_error_percent | None: ...
 
 Global___CanaryPlan: _TypeAlias = CanaryPlan  # noqa: Y015
 

@@ -28,8 +28,8 @@ class StartCanaryRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _canary_pb2.CanaryPlan:
-        """What to do. Steps are 5, 25, 50 and 100 when there are none, the interval 30 s when unset, the bound on errors 1
-        percent when 0, and min_requests 50 when 0.
+        """What to do. Steps are 5, 25, 50 and 100 when there are none, the interval is 30 s when unset, and min_requests 50
+        when 0.
         """
 
     def __init__(
