@@ -13,7 +13,7 @@ from mesh.xds.answers import Answer
 from mesh.xds.load import Load
 from mesh.xds.load_reports import LoadReports
 from mesh.xds.load_server import LoadReportServer
-from mesh.xds.names import cluster_of
+from mesh.xds.names import cluster_of, subset_clusters
 from mesh.xds.server import AdsServer, identity_of_peer
 from mesh.xds.status import ProxyStatus, TypeStatus
 
@@ -27,4 +27,5 @@ __all__ = [
     "TypeStatus",
     "cluster_of",
     "identity_of_peer",
+    "subset_clusters",
 ]

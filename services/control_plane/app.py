@@ -16,7 +16,8 @@ from mesh.rpc import ServerSettings, Service, open_server
 from mesh.runtime import Stop
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
-from mesh.xds import AdsServer
+from mesh.xds import AdsServer, LoadReports, LoadReportServer, subset_clusters
+from services.control_plane.canary import open_canaries
 from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
 from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
@@ -26,8 +27,8 @@ from services.control_plane.shared_declarations import SharedDeclarations
 
 NAME = "control-plane"
 
-# Proxies hold one long stream each; the bound is on open streams, not on work.
-_MAX_STREAMS = 10_000
+# Proxies hold two long streams each; the bound is on open streams, not on work.
+_MAX_STREAMS = 20_000
 _LONGEST_ENROLMENT = 64 << 10
 _LONGEST_CHANGE = LONGEST_WAIT + 30.0
 
@@ -52,7 +53,11 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         leadership = await stack.enter_async_context(
             open_leadership(registry.endpoint, str(settings.control_advertise))
         )
-        document = LiveDocument(settings, store, registry.endpoint, leads=lambda: leadership.is_leader)
+        reports = LoadReports(timed_clusters=lambda: subset_clusters(store.current.policy.document))
+        loads = LoadReportServer(store, reports)
+        document = LiveDocument(
+            settings, store, registry.endpoint, leads=lambda: leadership.is_leader, error_rates=reports
+        )
         ready = asyncio.Event()
         ads = AdsServer(
             store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
@@ -78,6 +83,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
+        canaries = open_canaries(settings, document, store, registry.endpoint, reports, leadership)
         parts = ConfigParts(document.rollout, document.sources, ads, draining)
         if not document.is_shared:
             # What is wrong with the files is to be said now; what is shared comes when it can be reached.
@@ -116,14 +122,18 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     _identity_service(authority, tokens, settings, enrolment=False),
                     _config_service(parts, access_by_certificate(settings.config_admins)),
                 ],
-                generic_handlers=[ads.handler],
+                generic_handlers=[ads.handler, loads.handler],
             )
         )
         # Last: who gets an answer here may take it that all ports are there.
         admin_server = await stack.enter_async_context(
             open_server(
                 ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}", default_deadline=_LONGEST_CHANGE),
-                [control_service, _config_service(parts, access_by_socket(settings.admin_socket))],
+                [
+                    control_service,
+                    _config_service(parts, access_by_socket(settings.admin_socket)),
+                    canaries.service(access_by_socket(settings.admin_socket), draining),
+                ],
             )
         )
         async with asyncio.TaskGroup() as group:
@@ -132,6 +142,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ads.run(),
                 shared.follow(),
                 document.run(ads),
+                loads.run(),
+                canaries.run(document.started),
                 _tell_ready(ready, follower.first_snapshot, document.started),
             )
             background = [group.create_task(work) for work in works]

@@ -11,6 +11,7 @@ import mesh
 from mesh.config import MeshSettings
 from mesh.errors import MeshError
 from services.meshctl.call import call
+from services.meshctl.canary import canary
 from services.meshctl.demo import demo
 from services.meshctl.doctor import doctor
 from services.meshctl.failures import FAILED, INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
@@ -41,7 +42,7 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
     context.obj = MeshSettings.from_environment()
 
 
-for _command in (up, down, status, run, tools, call, agents, proxies, certs, token, doctor, logs, demo):
+for _command in (up, down, status, run, tools, call, agents, proxies, certs, token, doctor, logs, canary, demo):
     cli.add_command(_command)
 
 

@@ -21,7 +21,10 @@ GATEWAY = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class MemberRequest:
-    """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused."""
+    """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused.
+
+    `version` and `metadata` are registered; "" stands for the version of agentmesh itself.
+    """
 
     name: str
     kind: str
@@ -31,6 +34,8 @@ class MemberRequest:
     listen: str = ""
     instance: str = ""
     edge: Address | None = None
+    version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def gateway(cls, edge: Address) -> Self:
@@ -50,6 +55,8 @@ class MemberRequest:
                 env=entry.env,
                 listen=entry.listen,
                 instance=f"{entry.name}-{number}",
+                version=entry.version,
+                metadata=entry.metadata,
             )
             for entry in mesh_file.services.values()
             for number in range(1, entry.instances + 1)
@@ -72,7 +79,8 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
     return MemberSettings(
         service=request.name,
         kind=request.kind,
-        version=mesh.__version__,
+        version=request.version or mesh.__version__,
+        metadata=request.metadata,
         instance=request.instance,
         state_dir=settings.state_dir,
         control_planes=settings.control_planes,

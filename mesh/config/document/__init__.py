@@ -7,7 +7,7 @@ May import model and below.
 
 from mesh.config.document.models import Intention, MeshDocument, Retry, Route, Service, ServicePolicy
 from mesh.config.document.policy import EMPTY, Policy, merge, targets_of
-from mesh.config.document.values import HeaderMatch, Secret, Text, duration_text, split_target
+from mesh.config.document.values import HeaderMatch, Secret, Text, duration_text, parse_duration, split_target
 
 __all__ = [
     "EMPTY",
@@ -23,6 +23,7 @@ __all__ = [
     "Text",
     "duration_text",
     "merge",
+    "parse_duration",
     "split_target",
     "targets_of",
 ]

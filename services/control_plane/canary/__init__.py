@@ -3,13 +3,10 @@
     CanaryService ──> CanaryBook <── CanaryController ──split of the mesh document──> proxies
                      (kept, shared)          └── judge <── load reports
 
-plan < record < book; judge; controller and servicer use them. Every control plane answers CanaryService; the leader's
-controller acts.
+plan < record < book; judge; controller and servicer use them, desk wires them. Every control plane answers
+CanaryService; the leader's controller acts.
 """
 
-from services.control_plane.canary.book import CanaryBook
-from services.control_plane.canary.controller import CanaryController
-from services.control_plane.canary.ports import Document
-from services.control_plane.canary.servicer import CanaryServicer
+from services.control_plane.canary.desk import CanaryDesk, open_canaries
 
-__all__ = ["CanaryBook", "CanaryController", "CanaryServicer", "Document"]
+__all__ = ["CanaryDesk", "open_canaries"]

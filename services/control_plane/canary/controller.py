@@ -49,8 +49,8 @@ class Watched:
     interest: ExitStack
     step: int = 0
     since: float | None = None
-    candidate: Figures = Figures()
-    stable: Figures = Figures()
+    candidate: Figures = field(default_factory=Figures)
+    stable: Figures = field(default_factory=Figures)
     stable_p99: float | None = None
     waiting_for: str = "the revision to be in force"
     retry_at: float = 0.0
@@ -236,7 +236,7 @@ class CanaryController:
         )
 
     def _has_instances(self, canary: Canary) -> bool:
-        """Whether the candidate, if it gets requests, has a healthy instance; callers cannot tell of those that it lacks.
+        """Whether the candidate, if it gets requests, has a healthy instance: load reports do not tell.
 
         A registry that has not answered yet is no reason to end.
         """

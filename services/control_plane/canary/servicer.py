@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import datetime
 
 import grpc
@@ -165,7 +165,7 @@ class CanaryServicer(canary_service_pb2_grpc.CanaryServiceServicer):
                 if not canary.is_running or self._draining.is_set():
                     return
 
-    async def _changes(self) -> AsyncIterator[None]:
+    async def _changes(self) -> AsyncGenerator[None, None]:
         """Give at once, after every change of the book, and once a second: figures change, too. For ever."""
         changed = asyncio.Event()
 
