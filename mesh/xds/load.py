@@ -5,6 +5,7 @@ tells nothing of a request that its caller gave up, and that a version which han
 sidecar times answers, those that never came can be told from streams that their callers ended: see `Ledger`.
 """
 
+import itertools
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,10 @@ from types import MappingProxyType
 from typing import Self
 
 _NOTHING: Mapping[int, int] = MappingProxyType({})
-_FINE = 32
-"""Reports that a series keeps one by one."""
+_MOST_SPANS = 256
+"""Of a series, before the older ones are merged."""
+_FINENESS = 16
+"""A merged span is as wide as a 16th of its age at most."""
 _TOGETHER = 0.5
 """Seconds; reports of several proxies that come closer than this are kept as one."""
 
@@ -165,14 +168,18 @@ class Series:
             self._spans.append(_Span(start, end, end, load))
         while self._spans[0].end < end - self._horizon:
             self._spans.popleft()
-        if len(self._spans) > 3 * _FINE:
-            self._merge_older()
+        if len(self._spans) > _MOST_SPANS:
+            self._merge_older(end)
 
-    def _merge_older(self) -> None:
-        older = [self._spans.popleft() for _ in range(2 * _FINE)]
-        for first, second in zip(older[::2], older[1::2], strict=True):
-            first.merge(second)
-        self._spans.extendleft(reversed(older[::2]))
+    def _merge_older(self, now: float) -> None:
+        """Merge neighbours that are narrow for their age, so that a moment long ago is met within some percent."""
+        merged = [self._spans[0]]
+        for span in itertools.islice(self._spans, 1, None):
+            if span.end - merged[-1].start <= (now - span.end) / _FINENESS:
+                merged[-1].merge(span)
+            else:
+                merged.append(span)
+        self._spans = deque(merged)
 
     def since(self, moment: float) -> Load:
         """The sum of what began at `moment` or later."""

@@ -186,7 +186,8 @@ class CanaryController:
         if canary.ending is None:
             await self._order_end(canary, Phase.ABORTED, why)
         else:
-            await self._finish(canary, Phase.ABORTED, cause=f"{canary.cause} The split was left as it is: {why}")
+            reason = "" if why == canary.cause else f" {why}"
+            await self._finish(canary, Phase.ABORTED, cause=f"{canary.cause}{reason} The split is left as it is.")
 
     async def _learn_fate(self, canary: Canary) -> None:
         """The split was set, and it is not in force."""
@@ -203,6 +204,11 @@ class CanaryController:
         now = self._reports.now()
         if watched.since is None or watched.step != len(canary.steps):
             watched.since, watched.step = now, len(canary.steps)
+        if not canary.step.revision:
+            # In force before it was to be brought about, or a process died before it could note the revision.
+            revision = self._store.current.policy.revision
+            await self._change(canary, lambda known: with_revision(known, revision))
+            return
         plan = canary.plan
         candidate = self._reports.load_of(plan.candidate_cluster, watched.since)
         stable = self._reports.load_of(plan.stable_cluster, watched.since)
