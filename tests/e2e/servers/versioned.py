@@ -5,6 +5,7 @@ TAKES=MS      every call takes so many milliseconds
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -13,14 +14,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 VERSION, FAILS, TAKES = os.environ["ECHO_VERSION"], int(os.environ.get("FAILS", "0")), int(os.environ.get("TAKES", "0"))
-calls = 0
+numbers = itertools.count(1)
 
 
 async def say(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-    global calls
-    calls += 1
+    number = next(numbers)
     await asyncio.sleep(TAKES / 1000)
-    if FAILS and calls % FAILS == 0:
+    if FAILS and number % FAILS == 0:
         await context.abort(grpc.StatusCode.UNAVAILABLE, f"version {VERSION} is broken")
     return VERSION.encode()
 

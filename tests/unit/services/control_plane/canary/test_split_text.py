@@ -31,8 +31,8 @@ FLOW = "{echo/v1: 95, echo/v2: 5}"
             f"services:\n  echo:\n    split: {FLOW}  # for now\n    timeout: 1s\n",
         ),
         (
-            "services:\n  echo:\n    split:\n      echo/v1: 100 # most\n      echo/v2: 0 # few\n    # then\n    timeout: 1s\n",
-            f"services:\n  echo:\n    split:\n      {FLOW} # few\n    # then\n    timeout: 1s\n",
+            "services:\n  echo:\n    split:\n      echo/v1: 9\n      echo/v2: 0 # few\n    # so\n    timeout: 1s\n",
+            f"services:\n  echo:\n    split:\n      {FLOW} # few\n    # so\n    timeout: 1s\n",
         ),
         (
             "services: {echo: {timeout: 1s}, other: {}}\n",
