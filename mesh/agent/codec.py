@@ -17,8 +17,11 @@ from mesh.agent.task import Task, TaskState, Update
 from mesh.errors import InvalidInput, MeshError
 
 _MOST_PARTS = 100
-_BY_REASON = {
-    kind.default_reason: kind for kind in (getattr(errors, name) for name in errors.__all__) if kind is not MeshError
+# Those that say no more than a MeshError: others cannot be made of a summary and a field.
+_BY_REASON: dict[str, type[MeshError]] = {
+    kind.default_reason: kind
+    for kind in (getattr(errors, name) for name in errors.__all__)
+    if issubclass(kind, MeshError) and kind is not MeshError and kind.__init__ is MeshError.__init__
 }
 
 

@@ -9,6 +9,7 @@ The private key is made where it is used and never travels. May import rpc and b
 
 from mesh.identity.authority import CertificateAuthority, SignedCertificate
 from mesh.identity.client import Identity, IdentitySettings, open_identity
+from mesh.identity.client_tls import ClientTls
 from mesh.identity.server_tls import ServerTls, open_server_credentials
 from mesh.identity.servicer import IdentityServicer, peer_spiffe_id
 from mesh.identity.svid import Svid, write_svid_files
@@ -16,6 +17,7 @@ from mesh.identity.tokens import JoinTokens, TokenClaims, read_claims
 
 __all__ = [
     "CertificateAuthority",
+    "ClientTls",
     "Identity",
     "IdentityServicer",
     "IdentitySettings",

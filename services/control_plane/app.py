@@ -8,7 +8,6 @@ from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import ConsulRegistry, open_leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -22,8 +21,9 @@ from services.control_plane.config_access import Access, access_by_certificate, 
 from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
 from services.control_plane.live_document import LiveDocument
+from services.control_plane.open_registry import open_registry
 from services.control_plane.registry_follower import RegistryFollower
-from services.control_plane.shared_declarations import SharedDeclarations
+from services.control_plane.replicas import open_replicas
 
 NAME = "control-plane"
 
@@ -48,42 +48,38 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     lifetime = settings.certificate_lifetime
 
     async with AsyncExitStack() as stack:
-        registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-        follower = RegistryFollower(registry, store)
-        leadership = await stack.enter_async_context(
-            open_leadership(registry.endpoint, str(settings.control_advertise))
+        registry = await stack.enter_async_context(open_registry(settings, authority, draining))
+        follower = RegistryFollower(registry.registry, store)
+        replicas = await stack.enter_async_context(
+            open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
         reports = LoadReports(timed_clusters=lambda: subset_clusters(store.current.policy.document))
         loads = LoadReportServer(store, reports)
         document = LiveDocument(
-            settings, store, registry.endpoint, leads=lambda: leadership.is_leader, error_rates=reports
+            settings, store, registry.consul, leads=lambda: replicas.leadership.is_leader, error_rates=reports
         )
         ready = asyncio.Event()
         ads = AdsServer(
             store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
         )
-        shared = SharedDeclarations(
-            declarations, registry.endpoint, lambda: store.set_declarations(declarations.declarations)
-        )
-
         control = ControlServicer(
             settings,
             authority=authority,
             tokens=tokens,
             declarations=declarations,
             store=store,
+            registry=registry,
             follower=follower,
             ads=ads,
             started=datetime.now(UTC),
             draining=draining,
-            declared=shared.note,
-            leadership=leadership,
+            replicas=replicas,
         )
         control_service = Service(
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
-        canaries = open_canaries(settings, document, store, registry.endpoint, reports, leadership)
+        canaries = open_canaries(settings, document, store, registry.consul, reports, replicas.leadership)
         parts = ConfigParts(document.rollout, document.sources, ads, draining)
         if not document.is_shared:
             # What is wrong with the files is to be said now; what is shared comes when it can be reached.
@@ -120,6 +116,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ),
                 [
                     _identity_service(authority, tokens, settings, enrolment=False),
+                    registry.for_members,
                     _config_service(parts, access_by_certificate(settings.config_admins)),
                 ],
                 generic_handlers=[ads.handler, loads.handler],
@@ -131,6 +128,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}", default_deadline=_LONGEST_CHANGE),
                 [
                     control_service,
+                    registry.for_operators,
                     _config_service(parts, access_by_socket(settings.admin_socket)),
                     canaries.service(access_by_socket(settings.admin_socket), draining),
                 ],
@@ -140,7 +138,6 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             works = (
                 follower.follow(),
                 ads.run(),
-                shared.follow(),
                 document.run(ads),
                 loads.run(),
                 canaries.run(document.started),
@@ -153,7 +150,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 "control_plane_ready",
                 control=str(settings.control_bind),
                 enrolment=str(settings.enrolment_bind),
-                registry=str(settings.consul),
+                registry=registry.kind,
+                registry_address=registry.address,
             )
             await stop.wait()
             draining.set()

@@ -7,10 +7,9 @@ gateway         the edge                                                        
 
 from mesh.config import check_declaration
 from mesh.errors import FailedPrecondition, InvalidInput
-from mesh.model import Declaration
+from mesh.model import RESERVED_NAMES, Declaration
 
-CONTROL_PLANE = "control-plane"
-REGISTRY = "consul"
+CONTROL_PLANE, REGISTRY = RESERVED_NAMES
 GATEWAY = "gateway"
 MOST_UPSTREAMS = 1000
 

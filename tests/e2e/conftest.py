@@ -216,7 +216,7 @@ class Load:
     async def calls(self, count: int) -> None:
         """Wait until so many more calls have been answered."""
         wanted = len(self.answered) + count
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.answered) < wanted:
                 await asyncio.sleep(0.01)
 
@@ -258,7 +258,7 @@ def canary_mesh_file() -> Path:
     return HERE / "canary_mesh.yaml"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def load_mesh_file() -> Path:
     return HERE / "load_mesh.yaml"
 

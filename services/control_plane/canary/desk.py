@@ -46,12 +46,12 @@ def open_canaries(
     settings: MeshSettings,
     document: LiveDocument,
     store: StateStore,
-    consul: ConsulEndpoint,
+    consul: ConsulEndpoint | None,
     reports: LoadReports,
     leadership: Leadership,
 ) -> CanaryDesk:
     """Canaries that are kept where the document's history is: in files of this machine, or in Consul."""
-    if document.is_shared:
+    if document.is_shared and consul is not None:
         book = CanaryBook(ConsulKeys(consul, prefix=_PREFIX, watched=("canaries",)), is_shared=True)
     else:
         book = CanaryBook(FileKeys(settings.state_dir / "canaries"))

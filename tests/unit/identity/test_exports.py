@@ -4,6 +4,7 @@ import mesh.identity
 def test_what_others_may_use_is_pinned() -> None:
     assert set(mesh.identity.__all__) == {
         "CertificateAuthority",
+        "ClientTls",
         "Identity",
         "IdentityServicer",
         "IdentitySettings",

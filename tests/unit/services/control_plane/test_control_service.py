@@ -14,6 +14,7 @@ from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.model import Instance
 from mesh.state import MeshState, StateStore
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.replicas import Replicas
 from services.control_plane.reserved_names import MOST_UPSTREAMS
 
 NOBODY = cast(Any, None)
@@ -32,12 +33,12 @@ def control(store: StateStore, tmp_path: Path) -> ControlServicer:
         tokens=NOBODY,
         declarations=DeclarationStore.open(tmp_path / "declarations.json"),
         store=store,
+        registry=NOBODY,
         follower=NOBODY,
         ads=NOBODY,
         started=datetime.now(UTC),
         draining=asyncio.Event(),
-        declared=lambda _: None,
-        leadership=Leadership("127.0.0.1:1"),
+        replicas=Replicas(Leadership.alone("127.0.0.1:1"), lambda _: None),
     )
 
 
