@@ -27,6 +27,8 @@ class ServerSettings:
     `default_deadline` holds for unary calls that come without a deadline; streams have none. Calls beyond
     `max_concurrent` are refused with RESOURCE_EXHAUSTED; health and reflection are exempt. Reflection tells of the
     services that are served and of `described`, full names of services that are reached through this one.
+    Connections older than `max_connection_age`, give or take a tenth, take no new calls: whoever has more of these
+    connects anew, with the certificate that it has by then. Calls that run go on.
     """
 
     service: str
@@ -38,6 +40,7 @@ class ServerSettings:
     credentials: grpc.ServerCredentials | None = None
     reflection: bool = True
     described: tuple[str, ...] = ()
+    max_connection_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,9 @@ async def open_server(
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    age = settings.max_connection_age
     return [
+        *([("grpc.max_connection_age_ms", round(age * 1000))] if age is not None else []),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # By default gRPC shares a port with whoever asks, and half of the calls go elsewhere.

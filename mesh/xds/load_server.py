@@ -19,8 +19,8 @@ from mesh.telemetry import get_logger
 from mesh.xds.descriptors import envoy_message
 from mesh.xds.load import Report
 from mesh.xds.load_reports import NOTHING, LoadReports, Order, Source
+from mesh.xds.peer import identity_of_peer
 from mesh.xds.resources.timing import is_timed, milliseconds_of
-from mesh.xds.server import identity_of_peer
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"
 

@@ -1,0 +1,116 @@
+"""Responses, and their bytes put together from the bytes of the resources.
+
+A resource is serialized once, when it is built. Building a message for each stream would copy it, and parse and
+serialize what is around it, a thousand times. Protobuf's wire format allows to write a message by joining its fields:
+https://protobuf.dev/programming-guides/encoding/ , "Message Structure".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mesh.xds.resources import Resource
+
+_LENGTH_DELIMITED = 2
+
+_CONTENTS = 64
+"""Responses of which the bytes are kept: a change reaches many streams within a moment, and few changes do at once."""
+
+# google.protobuf.Any
+_ANY_TYPE_URL, _ANY_VALUE = 1, 2
+# envoy.service.discovery.v3.Resource
+_RESOURCE_VERSION, _RESOURCE_ANY, _RESOURCE_NAME = 1, 2, 3
+# The same in DeltaDiscoveryResponse and DiscoveryResponse.
+_VERSION, _RESOURCES, _TYPE_URL, _NONCE = 1, 2, 4, 5
+# DeltaDiscoveryResponse
+_REMOVED_RESOURCES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaResponse:
+    """A DeltaDiscoveryResponse. `version` names the state that it was built from."""
+
+    type_url: str
+    nonce: str
+    version: str
+    resources: tuple[Resource, ...] = ()
+    removed_resources: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The message as it goes over the wire."""
+        # The order of fields is free; what is different for each stream comes last.
+        content = _delta_content(self.type_url, self.version, self.resources, self.removed_resources)
+        return content + _text(_NONCE, self.nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class StateResponse:
+    """A DiscoveryResponse. `version` names the state that it was built from."""
+
+    type_url: str
+    nonce: str
+    version: str
+    resources: tuple[Resource, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The message as it goes over the wire."""
+        return b"".join(self._parts())
+
+    def _parts(self) -> Iterator[bytes]:
+        yield _text(_VERSION, self.version)
+        for resource in self.resources:
+            head = _any_head(resource)
+            yield _tag(_RESOURCES, len(head) + len(resource.body))
+            yield head
+            yield resource.body
+        yield _text(_TYPE_URL, self.type_url)
+        yield _text(_NONCE, self.nonce)
+
+
+Response = DeltaResponse | StateResponse
+
+
+@lru_cache(maxsize=_CONTENTS)
+def _delta_content(
+    type_url: str, version: str, resources: tuple[Resource, ...], removed_resources: tuple[str, ...]
+) -> bytes:
+    """All of a DeltaDiscoveryResponse but its nonce: the same for all streams to which the same change goes."""
+    parts = [_text(_VERSION, version)]
+    for resource in resources:
+        any_head = _any_head(resource)
+        any_size = len(any_head) + len(resource.body)
+        head = b"".join(
+            (
+                _text(_RESOURCE_VERSION, resource.version),
+                _text(_RESOURCE_NAME, resource.name),
+                _tag(_RESOURCE_ANY, any_size),
+                any_head,
+            )
+        )
+        parts += (_tag(_RESOURCES, len(head) + len(resource.body)), head, resource.body)
+    parts.append(_text(_TYPE_URL, type_url))
+    parts += (_text(_REMOVED_RESOURCES, name) for name in removed_resources)
+    return b"".join(parts)
+
+
+def _any_head(resource: Resource) -> bytes:
+    """All of a google.protobuf.Any but the value itself."""
+    return _text(_ANY_TYPE_URL, resource.type_url) + _tag(_ANY_VALUE, len(resource.body))
+
+
+def _text(field: int, text: str) -> bytes:
+    value = text.encode()
+    return _tag(field, len(value)) + value
+
+
+def _tag(field: int, size: int) -> bytes:
+    """The start of a field of `size` bytes; all fields here have numbers below 16, so the tag is one byte."""
+    head = field << 3 | _LENGTH_DELIMITED
+    if size < 0x80:
+        return bytes((head, size))
+    found = bytearray((head,))
+    while size >= 0x80:
+        found.append(size & 0x7F | 0x80)
+        size >>= 7
+    found.append(size)
+    return bytes(found)
