@@ -6,12 +6,13 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentmesh.config.v1 import config_pb2
+from agentmesh.config.v1 import config_pb2, config_service_pb2
 from mesh.config.document import LoadedDocument
 from mesh.config.document.changes import ValueChange
 from mesh.config.document.printing import masked_origins
 from mesh.config.history import Head, Layer, Origin, Refusal, Revision, Status
 from mesh.errors import Fault
+from mesh.xds.explain import ExplainedCall
 from mesh.xds.rollout import ResourceChange
 from services.control_plane.config_sources import RefusedLayer
 
@@ -101,3 +102,25 @@ def _timestamp(moment: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
+
+
+def explained_to_proto(told: ExplainedCall) -> config_service_pb2.ExplainCallResponse:
+    """What becomes of a call."""
+    return config_service_pb2.ExplainCallResponse(
+        allowed=told.is_allowed,
+        verdict=told.verdict,
+        route=told.route,
+        targets=[
+            config_service_pb2.ExplainedTarget(
+                target=it.target,
+                cluster=it.cluster,
+                percent=it.percent,
+                role=it.role,
+                endpoints=it.endpoints,
+                healthy=it.healthy,
+            )
+            for it in told.targets
+        ],
+        intention=told.intention,
+        policy=told.policy,
+    )
