@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentmesh.config.v1 import config_pb2, config_service_pb2, config_service_pb2_grpc
 from mesh.config.history import OPERATOR, Draft, Head, Layer, Revision, Status
-from mesh.errors import InvalidInput, NotFound
+from mesh.errors import InvalidInput, NotFound, Unimplemented
 from mesh.xds import AdsServer, names
 from mesh.xds.rollout import resource_changes, resource_text
 from services.control_plane.config_access import Access
@@ -227,6 +227,12 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
                 for _, resource in sorted(snapshot.of(url).items())
             ]
         )
+
+    async def ExplainCall(
+        self, request: config_service_pb2.ExplainCallRequest, context: grpc.ServicerContext
+    ) -> config_service_pb2.ExplainCallResponse:
+        self._access()
+        raise Unimplemented("Calls cannot be explained yet.")
 
     def _layers_with(self, document: str, source: str) -> tuple[Layer, ...]:
         """The layers that are in force, with another operator's layer."""
