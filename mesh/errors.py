@@ -5,6 +5,7 @@ each class to one gRPC status code; no other place decides on codes.
 
     MeshError
     ├── InvalidInput          the caller must change the input
+    │   └── DocumentInvalid   a mesh document, with all of its faults
     ├── NotFound              there is no such thing
     ├── AlreadyExists         there is such a thing already
     ├── FailedPrecondition    not in this state
@@ -19,13 +20,17 @@ each class to one gRPC status code; no other place decides on codes.
     └── Internal              a defect of ours
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 __all__ = [
     "AlreadyExists",
     "Canceled",
     "DeadlineExceeded",
+    "DocumentInvalid",
     "FailedPrecondition",
+    "Fault",
     "Internal",
     "InvalidInput",
     "MeshError",
@@ -78,6 +83,44 @@ class InvalidInput(MeshError):
     """The caller must change the input; `field` names it."""
 
     default_reason = "INVALID_INPUT"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One thing that is wrong with a mesh document.
+
+    `source` is where the text comes from, such as a file name; `line` counts from 1, 0 where there is none; `field` is
+    the path of the value, "" for the text as a whole; `reason` says what is wrong and what to write instead.
+    """
+
+    source: str
+    line: int
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.source}, line {self.line}" if self.line else self.source
+        return ": ".join(part for part in (where, self.field, self.reason) if part)
+
+
+class DocumentInvalid(InvalidInput):
+    """A mesh document is not valid; `faults` has at least one, sorted by place. The summary tells up to 10 of them."""
+
+    default_reason = "DOCUMENT_INVALID"
+    _MOST_SHOWN: ClassVar[int] = 10
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(sorted(set(faults)))
+        shown = [str(fault) for fault in self.faults[: self._MOST_SHOWN]]
+        if len(self.faults) == 1:
+            shown = [str(replace(self.faults[0], field=""))]
+        if len(self.faults) > len(shown):
+            shown.append(f"and {len(self.faults) - len(shown)} more")
+        text = "\n".join(shown)
+        super().__init__(
+            text if text.endswith((".", "?")) else f"{text}.",
+            field=self.faults[0].field if len(self.faults) == 1 else "",
+        )
 
 
 class NotFound(MeshError):

@@ -14,11 +14,14 @@ from mesh.agent.agent import Agent
 from mesh.agent.part import JSON, TEXT, Part
 from mesh.agent.skill import Skill
 from mesh.agent.task import Task, TaskState, Update
-from mesh.errors import InvalidInput, MeshError
+from mesh.errors import FailedPrecondition, InvalidInput, MeshError, Unavailable
 
 _MOST_PARTS = 100
-_BY_REASON = {
-    kind.default_reason: kind for kind in (getattr(errors, name) for name in errors.__all__) if kind is not MeshError
+# Those that say no more than a MeshError: others cannot be made of a summary and a field.
+_BY_REASON: dict[str, type[MeshError]] = {
+    kind.default_reason: kind
+    for kind in (getattr(errors, name) for name in errors.__all__)
+    if issubclass(kind, MeshError) and kind is not MeshError and kind.__init__ is MeshError.__init__
 }
 
 
@@ -80,8 +83,8 @@ def error_from_proto(detail: error_pb2.ErrorDetail, *, service: str) -> MeshErro
     """The error of a failed task. The contract carries no code: the class follows from what the detail says."""
     kind = _BY_REASON.get(detail.reason)
     if kind is None:
-        kind = errors.Unavailable if detail.retryable else errors.FailedPrecondition
-        kind = errors.InvalidInput if detail.field else kind
+        kind = Unavailable if detail.retryable else FailedPrecondition
+        kind = InvalidInput if detail.field else kind
     return kind(
         detail.summary or "The task failed.",
         reason=detail.reason,

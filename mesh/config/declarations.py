@@ -1,5 +1,6 @@
 """What operators declared about services, kept in a file."""
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from mesh.errors import FailedPrecondition, InvalidInput
+from mesh.errors import FailedPrecondition, InvalidInput, NotFound
 from mesh.model import KINDS, Declaration, check_service_name
 
 _VERSION = 1
@@ -55,10 +56,15 @@ class DeclarationStore:
         self._write(declarations)
         self._declarations = MappingProxyType(declarations)
 
-    def remove(self, service: str) -> None:
-        """Remove the declaration of one service; one that is not there is removed already. Raises as `declare`."""
+    def forget(self, service: str) -> None:
+        """Remove the declaration of one service; it is gone from the disk when this returns.
+
+        Raises NotFound that names the nearest when there is none, FailedPrecondition when the file cannot be written.
+        """
         if service not in self._declarations:
-            return
+            near = difflib.get_close_matches(service, self._declarations, n=3, cutoff=0.4)
+            fix = f"Did you mean {' or '.join(near)}?" if near else ""
+            raise NotFound(f"{service} is not declared.", reason="NOT_DECLARED", field="name", fix=fix)
         declarations = {name: kept for name, kept in self._declarations.items() if name != service}
         self._write(declarations)
         self._declarations = MappingProxyType(declarations)

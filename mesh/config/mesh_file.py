@@ -5,25 +5,25 @@ services:
   von-neumann: {kind: agent, command: [python, -m, services.von_neumann], upstreams: [financial]}
 """
 
-import difflib
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mesh.config.reasons import nearest, reason_of
+from mesh.config.yaml_lines import Path as YamlPath
+from mesh.config.yaml_lines import YamlText, field_text, parse_yaml
 from mesh.errors import InvalidInput
 from mesh.model import Declaration, check_service_name
 
 Kind = Literal["agent", "gateway", "mcp", "service"]
 
 _MAX_FAULTS = 10
-_Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,9 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    where: _Path
+    where: YamlPath
     reason: str
+    line: int = 0
 
 
 def load_mesh_file(path: Path, *, known: Collection[str] = ()) -> MeshFile:
@@ -88,18 +89,18 @@ def load_mesh_file(path: Path, *, known: Collection[str] = ()) -> MeshFile:
     `known` are services that run beside those of the file and may be upstreams too. Raises InvalidInput that tells
     file, line, field and reason of every fault, up to 10 of them.
     """
-    root = _compose(path)
-    faults = [_Fault(where, "this key stands here twice") for where in _repeated_keys(root)] if root else []
+    text = parse_yaml(_read(path))
+    faults = [_Fault(flaw.path, flaw.reason, flaw.line) for flaw in text.flaws]
     document: _Document | None = None
     if not faults:
         try:
-            document = _Document.model_validate(_construct(root))
+            document = _Document.model_validate(text.value)
         except ValidationError as err:
             faults = [_fault_of(error) for error in err.errors(include_url=False, include_input=False)]
         else:
             faults = list(_check(document, known))
     if faults or document is None:
-        raise _invalid(path, root, faults)
+        raise _invalid(path, text, faults)
     return MeshFile(
         path, MappingProxyType({name: _entry(name, service) for name, service in document.services.items()})
     )
@@ -128,43 +129,21 @@ def resolve_command(command: Sequence[str]) -> tuple[str, ...]:
     return (sys.executable, *words[1:]) if words[:1] == ("python",) else words
 
 
-def _compose(path: Path) -> yaml.Node | None:
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as err:
         raise InvalidInput(
             f"{path} cannot be read: {err.strerror or err}.", field="mesh file", fix="Give the path of a mesh file."
         ) from err
     except UnicodeDecodeError as err:
         raise InvalidInput(f"{path} is not text in UTF-8.", field="mesh file", fix="Save it as UTF-8.") from err
-    try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as err:
-        line = f", line {err.problem_mark.line + 1}" if err.problem_mark else ""
-        raise InvalidInput(
-            f"{path}{line}: this is not YAML: {err.problem or err.context}.", field="mesh file", fix="Correct it."
-        ) from err
-    except (yaml.YAMLError, RecursionError) as err:
-        raise InvalidInput(
-            f"{path} is not YAML: {str(err).splitlines()[0]}.", field="mesh file", fix="Correct it."
-        ) from err
-
-
-def _construct(root: yaml.Node | None) -> Any:
-    """Plain values of a node tree; what YAML itself cannot make of it stays as text and fails the model's check."""
-    if root is None:
-        return None
-    constructor = yaml.constructor.SafeConstructor()
-    try:
-        return constructor.construct_document(root)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
 
 
 def _check(document: _Document, known: Collection[str]) -> Iterator[_Fault]:
     names = {*document.services, *known}
     for name, service in document.services.items():
-        at: _Path = ("services", name)
+        at: YamlPath = ("services", name)
         try:
             check_service_name(name)
         except InvalidInput as err:
@@ -173,13 +152,13 @@ def _check(document: _Document, known: Collection[str]) -> Iterator[_Fault]:
         yield from _check_listen(at, service)
         for number, upstream in enumerate(service.upstreams):
             if upstream != "*" and upstream not in names:
-                yield _Fault((*at, "upstreams", number), f"there is no service {upstream!r}{_nearest(upstream, names)}")
+                yield _Fault((*at, "upstreams", number), f"there is no service {upstream!r}{nearest(upstream, names)}")
         for key, value in service.env.items():
             if not key or "=" in key or "\0" in key + value:
                 yield _Fault((*at, "env", key), "this cannot be an environment variable")
 
 
-def _check_command(at: _Path, service: _Service) -> Iterator[_Fault]:
+def _check_command(at: YamlPath, service: _Service) -> Iterator[_Fault]:
     if bool(service.command) == bool(service.url):
         yield _Fault(at, 'give either "command" or "url"')
     if service.command and (not service.command[0] or any("\0" in word for word in service.command)):
@@ -190,7 +169,7 @@ def _check_command(at: _Path, service: _Service) -> Iterator[_Fault]:
         yield _Fault((*at, "url"), f"{service.url!r} is not a URL; write http://HOST:PORT/PATH or https://...")
 
 
-def _check_listen(at: _Path, service: _Service) -> Iterator[_Fault]:
+def _check_listen(at: YamlPath, service: _Service) -> Iterator[_Fault]:
     if not service.listen:
         return
     if service.kind != "service":
@@ -212,80 +191,19 @@ def _is_http(url: str) -> bool:
 
 
 def _fault_of(error: Mapping[str, Any]) -> _Fault:
-    where: _Path = tuple(error["loc"])
-    match error["type"]:
-        case "extra_forbidden":
-            known = tuple(_Document.model_fields) if len(where) == 1 else tuple(_Service.model_fields)
-            nearest = _nearest(str(where[-1]), known) or f"; there are {', '.join(known)}"
-            return _Fault(where, f"there is no such field{nearest}")
-        case "missing":
-            return _Fault(where, "this field is missing")
-        case "literal_error":
-            return _Fault(where, f"use one of {', '.join(get_args(Kind))}")
-        case "string_type":
-            return _Fault(where, "this must be text; put it in quotes if it looks like a number or yes/no")
-        case "model_type" | "dict_type":
-            return _Fault(where, 'this must be a mapping of "name: value" lines')
-        case _:
-            message = str(error["msg"])
-            return _Fault(where, message[:1].lower() + message[1:])
+    where: YamlPath = tuple(error["loc"])
+    return _Fault(where, reason_of(error, (_Document if len(where) == 1 else _Service).model_fields))
 
 
-def _nearest(name: str, names: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(names), n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def _repeated_keys(root: yaml.Node) -> list[_Path]:
-    """The paths of keys that stand in one mapping twice; YAML's own loader lets the last one win in silence."""
-    found: list[_Path] = []
-    seen: set[int] = set()
-    todo: list[tuple[_Path, yaml.Node]] = [((), root)]
-    while todo:
-        at, node = todo.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                word = str(key.value)
-                if word in keys:
-                    found.append((*at, word))
-                keys.add(word)
-                todo.append(((*at, word), value))
-        elif isinstance(node, yaml.SequenceNode):
-            todo.extend(((*at, number), item) for number, item in enumerate(node.value))
-    return found
-
-
-def _line(root: yaml.Node | None, where: _Path) -> int:
-    """The line of the deepest node on the way that is there."""
-    line, node = 1, root
-    for step in where:
-        if isinstance(node, yaml.MappingNode):
-            # From the end: of a key that stands there twice the later one is meant.
-            pair = next((pair for pair in reversed(node.value) if pair[0].value == str(step)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _invalid(path: Path, root: yaml.Node | None, faults: Sequence[_Fault]) -> InvalidInput:
-    def field_of(fault: _Fault) -> str:
-        return ".".join(str(step) for step in fault.where)
+def _invalid(path: Path, text: YamlText, faults: Sequence[_Fault]) -> InvalidInput:
+    def line_of(fault: _Fault) -> int:
+        return fault.line or text.line(fault.where)
 
     if len(faults) == 1:
-        name, summary = field_of(faults[0]), f"{path}, line {_line(root, faults[0].where)}: {faults[0].reason}"
+        name, summary = field_text(faults[0].where), f"{path}, line {line_of(faults[0])}: {faults[0].reason}"
     else:
         shown = faults[:_MAX_FAULTS]
-        lines = [f"{path}, line {_line(root, it.where)}: {field_of(it)}: {it.reason}" for it in shown]
+        lines = [f"{path}, line {line_of(it)}: {field_text(it.where)}: {it.reason}" for it in shown]
         if len(faults) > len(shown):
             lines.append(f"and {len(faults) - len(shown)} more")
         name, summary = "", "\n".join(lines)

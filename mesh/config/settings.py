@@ -14,8 +14,10 @@ from typing import Self
 from mesh.errors import InvalidInput
 from mesh.model import Address, SpiffeId
 
-PACKAGED_CONFIG = Path(__file__).resolve().parents[2] / "sidecar_config"
-"""Where the layers of files are unless MESH_CONFIG_DIR says otherwise."""
+REGISTRIES = ("auto", "consul", "embedded")
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "sidecar_config"
+"""The folder that holds the layers of the mesh document, in the repository or beside the installed packages."""
 
 _SHORTEST_LIFE = 10
 _LONGEST_LIFE = 7 * 24 * 3600
@@ -25,6 +27,10 @@ _LONGEST_LIFE = 7 * 24 * 3600
 class MeshSettings:
     """The settings of one mesh on this machine.
 
+    `registry` is "consul", "embedded" (the control plane keeps it in a file of its own), or "auto": Consul when one is
+    given, and for `meshctl up` also when one is on the machine or can be fetched; else the embedded one. A member that
+    joins uses what the mesh uses.
+
     `ca_dir` holds the root and what belongs to it; control planes that share it act as one authority. `*_bind` are the
     addresses that a program listens on, `*_advertise` those that it tells others. `control_planes` are the control
     addresses of all control planes, of which members use any that answers. `sidecar_bind` and `sidecar_advertise` are
@@ -32,7 +38,8 @@ class MeshSettings:
     operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of workload certificates, which are
     renewed at half of it. `config_dir` holds the layers of the mesh document that are files, defaults.yaml and one for
     each `environment`; `config_history` is "files" or "consul". `config_admins` are the SPIFFE ids that may read and
-    change the document over the network.
+    change the document over the network; `secrets_store` is "file" or "consul", where secrets of kind kv: are
+    kept, under the key in `secrets_key_file`.
     """
 
     state_dir: Path
@@ -47,6 +54,7 @@ class MeshSettings:
     gateway_bind: Address
     sidecar_bind: str
     sidecar_advertise: str
+    registry: str
     consul: Address
     consul_scheme: str
     consul_token: str
@@ -58,11 +66,18 @@ class MeshSettings:
     config_dir: Path
     config_history: str
     config_admins: tuple[SpiffeId, ...]
+    secrets_store: str
+    secrets_key_file: Path
 
     @property
     def admin_socket(self) -> Path:
         """The unix socket of ControlService."""
         return self.state_dir / "control.sock"
+
+    @property
+    def registry_file(self) -> Path:
+        """The file of the embedded registry."""
+        return self.state_dir / "registry.db"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -101,6 +116,7 @@ class MeshSettings:
             gateway_bind=address("MESH_GATEWAY_BIND", "127.0.0.1:8080"),
             sidecar_bind=sidecar_bind,
             sidecar_advertise=environment.get("MESH_SIDECAR_ADVERTISE") or sidecar_bind,
+            registry=_parse_registry(environment.get("MESH_REGISTRY") or "auto"),
             consul=consul,
             consul_scheme=scheme,
             consul_token=environment.get("CONSUL_HTTP_TOKEN") or "",
@@ -109,10 +125,20 @@ class MeshSettings:
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
             environment=_parse_environment(environment.get("MESH_ENVIRONMENT") or "dev"),
-            config_dir=Path(environment.get("MESH_CONFIG_DIR") or PACKAGED_CONFIG).absolute(),
+            config_dir=Path(environment.get("MESH_CONFIG_DIR") or CONFIG_DIR).absolute(),
             config_history=_parse_history(environment.get("MESH_CONFIG_HISTORY") or "files"),
             config_admins=_parse_admins(environment.get("MESH_CONFIG_ADMINS") or ""),
+            secrets_store=_parse_store(environment.get("MESH_SECRETS_STORE") or "file"),
+            secrets_key_file=Path(environment.get("MESH_SECRETS_KEY_FILE") or state_dir / "secrets.key").absolute(),
         )
+
+
+def _parse_registry(text: str) -> str:
+    if text not in REGISTRIES:
+        raise InvalidInput(
+            f"{text!r} is not a registry.", field="MESH_REGISTRY", fix=f"Use one of {', '.join(REGISTRIES)}."
+        )
+    return text
 
 
 def _parse_lifetime(text: str) -> timedelta:
@@ -123,6 +149,12 @@ def _parse_lifetime(text: str) -> timedelta:
             fix=f"Give seconds, from {_SHORTEST_LIFE} to {_LONGEST_LIFE}.",
         )
     return timedelta(seconds=int(text))
+
+
+def _parse_store(text: str) -> str:
+    if text not in ("file", "consul"):
+        raise InvalidInput(f"{text!r} is no place for secrets.", field="MESH_SECRETS_STORE", fix="Use file or consul.")
+    return text
 
 
 def _parse_environment(text: str) -> str:

@@ -2,11 +2,12 @@
 
     open_registration ──> Registry (Protocol) ──> watch() of RegistrySnapshot
                               │
-                        ConsulRegistry ──HTTP──> Consul agent <── open_consul_agent <── find_consul
-                                                     │
-                                                     └── gRPC health check of each instance
+                              ├── ConsulRegistry ──HTTP──> Consul agent <── open_consul_agent <── find_consul
+                              │                               └── gRPC health check of each instance
+                              └── embedded.RegistryClient ──gRPC──> control plane
+                                                                      └── gRPC health check of each instance
 
-May import runtime, telemetry, model and errors.
+May import rpc, runtime, telemetry, model and errors.
 """
 
 from mesh.discovery.consul_agent import AgentTls, ConsulAgent, ConsulAgentSettings, open_consul_agent

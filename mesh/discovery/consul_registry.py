@@ -43,6 +43,10 @@ class ConsulRegistry:
         async with open_consul(self._endpoint) as client:
             await client.register(instance.service, **definition)
 
+    async def renew(self, instance_id: str) -> bool:
+        """Tell whether the agent knows the instance; there are no leases, its checks are the sign of life."""
+        return await self.is_registered(instance_id)
+
     async def deregister(self, instance_id: str) -> None:
         """Remove an instance from the agent and so from the catalog."""
         async with open_consul(self._endpoint) as client:

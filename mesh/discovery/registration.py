@@ -10,7 +10,7 @@ from mesh.model import Instance
 from mesh.runtime import Backoff, open_background
 from mesh.telemetry import get_logger
 
-# How often the registry is asked whether it still knows the instance.
+# How often the registry is told that the instance lives, and asked whether it still knows it.
 POLL = 2.0
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 2.0
@@ -61,7 +61,7 @@ class Registration:
 
     async def _ensure(self) -> None:
         """Write the instance if the registry does not have it."""
-        if self._is_written and not await self._registry.is_registered(self._instance.id):
+        if self._is_written and not await self._registry.renew(self._instance.id):
             _log.warning("registration_lost", service_name=self._instance.service, instance=self._instance.id)
             self._is_written = False
         if not self._is_written:

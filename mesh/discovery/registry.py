@@ -13,7 +13,7 @@ class HealthCheck:
 
     `interval`, `timeout` and `deregister_after` are seconds. An instance that has failed its check for
     `deregister_after` is forgotten; Consul looks each 30 s and takes less than a minute as a minute. With `use_tls`
-    the registry does not check the certificate of the instance: the check asks for health, it grants nothing.
+    Consul does not check the certificate of the instance: the check asks for health, it grants nothing.
     """
 
     target: Address
@@ -39,13 +39,20 @@ class RegistrySnapshot:
 class Registry(Protocol):
     """A registry of instances.
 
-    `register`, `deregister` and `is_registered` answer within seconds and raise MeshError: Unavailable when the
-    registry is not there, PermissionDenied when it refuses, FailedPrecondition when what answers is no registry,
-    InvalidInput when the instance cannot be written down.
+    All methods but `watch` answer within seconds and raise MeshError: Unavailable when the registry is not there,
+    PermissionDenied when it refuses, FailedPrecondition when what answers is no registry, InvalidInput when the
+    instance cannot be written down.
     """
 
     async def register(self, instance: Instance, check: HealthCheck) -> None:
         """Add an instance, or replace the one with the same id. A new one is unhealthy until its first check."""
+        ...
+
+    async def renew(self, instance_id: str) -> bool:
+        """Say that the instance lives, and tell whether the registry has it; False asks to register it again.
+
+        To be called each few seconds: a registry with leases takes an instance out that it does not hear of.
+        """
         ...
 
     async def deregister(self, instance_id: str) -> None:

@@ -79,7 +79,10 @@ class IdentityServicer(identity_service_pb2_grpc.IdentityServiceServicer):
         else:
             self._check_peer(spiffe_id, context)
         reason = "join-token" if self._enrolment else "renewal"
-        return self._authority.sign(request.csr, spiffe_id, reason=reason, lifetime=self._lifetime)
+        # The DNS name is for gRPC clients, which verify no SPIFFE ids: the health checks of the embedded registry.
+        return self._authority.sign(
+            request.csr, spiffe_id, reason=reason, lifetime=self._lifetime, dns_names=(f"{request.service}.mesh",)
+        )
 
     async def _check_token(self, request: identity_service_pb2.SignCertificateRequest, csr: CertificateRequest) -> None:
         # In a thread: it waits for the disk, and perhaps for another control plane on the same folder.

@@ -3,6 +3,15 @@
 from mesh.model.address import Address
 from mesh.model.identity import SpiffeId
 from mesh.model.proxy import ProxySpec
-from mesh.model.service import KINDS, Declaration, Instance, check_service_name
+from mesh.model.service import KINDS, RESERVED_NAMES, Declaration, Instance, check_service_name
 
-__all__ = ["KINDS", "Address", "Declaration", "Instance", "ProxySpec", "SpiffeId", "check_service_name"]
+__all__ = [
+    "KINDS",
+    "RESERVED_NAMES",
+    "Address",
+    "Declaration",
+    "Instance",
+    "ProxySpec",
+    "SpiffeId",
+    "check_service_name",
+]

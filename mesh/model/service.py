@@ -9,6 +9,9 @@ from mesh.errors import InvalidInput
 
 KINDS = ("agent", "gateway", "mcp", "service")
 
+RESERVED_NAMES = ("control-plane", "consul")
+"""Names of the mesh's own identities: the control plane's, and that with which the registry checks health."""
+
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -9,7 +9,7 @@ May import state and below, and the stubs of `agentmesh.agent` and `agentmesh.mc
 
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.sidecar.envoy import Envoy, EnvoySettings, find_envoy, open_envoy
-from mesh.sidecar.member import Member, open_member
+from mesh.sidecar.member import Member, OpenRegistry, open_member
 from mesh.sidecar.settings import MemberSettings
 from mesh.sidecar.tcp import port_holder
 
@@ -19,6 +19,7 @@ __all__ = [
     "EnvoySettings",
     "Member",
     "MemberSettings",
+    "OpenRegistry",
     "build_bootstrap",
     "find_envoy",
     "open_envoy",

@@ -11,7 +11,7 @@ The way out, each step after the one before:
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from mesh.telemetry import get_logger
 
 CONTROL_PLANE = "control-plane"
 
+OpenRegistry = Callable[[Identity], AbstractAsyncContextManager[Registry]]
+"""Gives the registry in which a member is written down, by the identity that the member has got."""
+
 _KILL_MARGIN = 5.0
 """Seconds from the end of an application's grace to SIGKILL."""
 
@@ -48,9 +51,11 @@ class Member:
         envoy: Envoy,
         application: Application | None,
         registration: Registration | None,
+        registry: Registry,
     ) -> None:
         self.spec = spec
         self.identity = identity
+        self.registry = registry
         self._instance = instance
         self._envoy = envoy
         self._application = application
@@ -79,13 +84,14 @@ class Member:
 
 @asynccontextmanager
 async def open_member(
-    settings: MemberSettings, *, token: Callable[[], Awaitable[str]], registry: Registry
+    settings: MemberSettings, *, token: Callable[[], Awaitable[str]], registry: OpenRegistry
 ) -> AsyncIterator[Member]:
     """Take a member into the mesh while the block runs; on entry it is healthy and configured.
 
     It is registered then, too, unless the registry is away: it is as soon as that is back. `token` is asked for a join
-    token when there is no certificate yet. Raises MeshError that names what is wrong: with the settings, a port, the
-    control plane, the command, or the registry; nothing of the member is left then.
+    token when there is no certificate yet, and `registry` for the registry as soon as there is one. Raises MeshError
+    that names what is wrong: with the settings, a port, the control plane, the command, or the registry; nothing of
+    the member is left then.
     """
     settings.check()
     # Before a join token is spent.
@@ -96,6 +102,7 @@ async def open_member(
         run_dir = stack.enter_context(open_run_dir(settings.state_dir, instance_id, is_kept=bool(settings.instance)))
         spec = reserve_listeners(settings, instance_id, run_dir, stack.enter_context(ExitStack()))
         identity = await stack.enter_async_context(open_identity(_identity_settings(settings, run_dir), token))
+        members = await stack.enter_async_context(registry(identity))
         envoy = await stack.enter_async_context(open_envoy(_envoy_settings(settings, spec, run_dir)))
         application = None
         if spec.inbound is not None:
@@ -106,8 +113,8 @@ async def open_member(
         registration = None
         if application is not None:
             stack.push_async_callback(_leave, settings, spec, envoy)
-            registration = await stack.enter_async_context(_open_registration(settings, spec, instance, registry))
-        yield Member(spec, instance, identity, envoy, application, registration)
+            registration = await stack.enter_async_context(_open_registration(settings, spec, instance, members))
+        yield Member(spec, instance, identity, envoy, application, registration, members)
 
 
 def _identity_settings(settings: MemberSettings, run_dir: RunDirectory) -> IdentitySettings:

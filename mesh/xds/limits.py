@@ -1,10 +1,18 @@
 """How much one client may ask for. What it names is remembered, and must not hurt others."""
 
+from collections.abc import Iterable
+
 from mesh.errors import InvalidInput, ResourceExhausted
 from mesh.xds import names
 
 MOST_NAMES = 20_000
 """Resources of one type; far more than a mesh has services."""
+
+LONGEST_NAME = 1_000
+"""Characters of a name or a version; those of a mesh have fewer than a hundred."""
+
+LONGEST_COMPLAINT = 2_000
+"""Characters that are kept of what a client says of a response that it refuses."""
 
 MOST_TYPES = 16
 """Types of resources, those included that are not served here."""
@@ -17,6 +25,16 @@ def check_types(urls: set[str]) -> None:
             "A proxy asks for too many types of resources.",
             field="type_url",
             fix=f"Ask for some of {', '.join(names.SHORT_NAMES)}.",
+        )
+
+
+def check_lengths(*said: Iterable[str]) -> None:
+    """Raise InvalidInput when a name or a version is too long to be one: they are remembered."""
+    if any(len(text) > LONGEST_NAME for texts in said for text in texts):
+        raise InvalidInput(
+            "A proxy asks for a resource with a name that is too long.",
+            field="resource_names",
+            fix=f"Ask for names of at most {LONGEST_NAME} characters.",
         )
 
 

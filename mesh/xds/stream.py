@@ -14,7 +14,7 @@ from mesh.telemetry import get_logger
 from mesh.xds import names
 from mesh.xds.answers import Answer
 from mesh.xds.descriptors import envoy_message
-from mesh.xds.limits import check_count, check_types
+from mesh.xds.limits import LONGEST_COMPLAINT, check_count, check_lengths, check_types
 from mesh.xds.resources import Resource
 from mesh.xds.resources.routes import build_empty_routes
 from mesh.xds.snapshot import EMPTY, Snapshot
@@ -22,8 +22,6 @@ from mesh.xds.status import ProxyStatus, TypeRecord, TypeStatus, utc_now
 from mesh.xds.subscription import DeltaSubscription, Plan, StateSubscription
 
 _log = get_logger(__name__)
-
-_LONGEST_COMPLAINT = 2_000
 
 
 class AdsStream:
@@ -109,15 +107,16 @@ class AdsStream:
         return self._records.setdefault(type_url, TypeRecord())
 
     def _note_nack(self, type_url: str, held: tuple[str, ...], versions: Mapping[str, str], message: str) -> None:
-        self._record(type_url).note_nack(message)
+        said = message[:LONGEST_COMPLAINT]
+        self._record(type_url).note_nack(said)
         refused = {name: versions[name] for name in held if name in versions}
-        self.on_answer(Answer(self.node_id, self.spiffe_id, type_url, True, refused, message[:_LONGEST_COMPLAINT]))
+        self.on_answer(Answer(self.node_id, self.spiffe_id, type_url, True, refused, said))
         _log.error(
             "config_rejected",
             node=self.node_id,
             type=names.SHORT_NAMES.get(type_url, type_url[:200]),
             resources=",".join(held),
-            said=message[:_LONGEST_COMPLAINT],
+            said=said,
         )
 
 
@@ -137,6 +136,8 @@ class DeltaStream(AdsStream):
     def receive(self, request: Any) -> None:
         url = request.type_url
         check_types({*self._subscriptions, url})
+        initial = request.initial_resource_versions
+        check_lengths((url,), request.resource_names_subscribe, initial.keys(), initial.values())
         subscription = self._subscriptions.setdefault(url, DeltaSubscription())
         record = self._record(url)
         if request.response_nonce:
@@ -289,6 +290,7 @@ class StateStream(AdsStream):
     def receive(self, request: Any) -> None:
         url = request.type_url
         check_types({*self._subscriptions, url})
+        check_lengths((url,), request.resource_names)
         check_count(url, len(request.resource_names))
         subscription = self._subscriptions.setdefault(url, StateSubscription())
         record = self._record(url)
@@ -308,7 +310,7 @@ class StateStream(AdsStream):
             if subscription is None or subscription.is_waiting:
                 continue
             found = subscription.plan(self._snapshot.of(url))
-            if found is None or (not found and subscription.sent is None and url not in names.WILDCARD_TYPES):
+            if found is None:
                 continue
             nonce = str(next(self._nonces))
             subscription.note_sent(found, nonce)

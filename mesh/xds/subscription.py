@@ -66,6 +66,9 @@ class DeltaSubscription:
             self.is_first = False
             self.is_wildcard = may_be_wildcard and not subscribe
             self.sent.update(initial_versions)
+        else:
+            # They are of an earlier stream, and said at the beginning of this one.
+            initial_versions = {}
         for name in subscribe:
             if name == "*":
                 self.is_wildcard = True
@@ -75,18 +78,25 @@ class DeltaSubscription:
             if name not in initial_versions:
                 self.forced.add(name)
             self.missing.discard(name)
+        if "*" in unsubscribe:
+            self.is_wildcard = False
+            self.forced &= self.names
+            self.sent = {known: version for known, version in self.sent.items() if known in self.names}
+            self.held = {known: version for known, version in self.held.items() if known in self.names}
         for name in unsubscribe:
-            if name == "*":
-                self.is_wildcard = False
-                kept = self.names
-                self.sent = {known: version for known, version in self.sent.items() if known in kept}
-                continue
-            self.names.discard(name)
-            self.forced.discard(name)
-            self.missing.discard(name)
-            if not self.is_wildcard:
-                self.sent.pop(name, None)
-                self.held.pop(name, None)
+            self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        was_asked_for = name in self.names
+        self.names.discard(name)
+        self.forced.discard(name)
+        self.missing.discard(name)
+        if not self.is_wildcard:
+            self.sent.pop(name, None)
+            self.held.pop(name, None)
+        elif was_asked_for:
+            # It may be one of all that there is, which the client cannot know: it must be told whether to keep it.
+            self.forced.add(name)
 
     def wants(self, name: str) -> bool:
         """True when the client has asked for the resource."""
@@ -100,7 +110,7 @@ class DeltaSubscription:
         if not with_removals:
             return Plan(resources, is_owed=is_owed)
         gone = {name for name in self.sent if name not in available and self.wants(name)}
-        unknown = {name for name in self.names if name not in available and name not in self.missing}
+        unknown = {name for name in self.names | self.forced if name not in available and name not in self.missing}
         return Plan(resources, tuple(sorted(gone | unknown)), is_owed)
 
     def _is_due(self, resource: Resource) -> bool:
@@ -130,8 +140,14 @@ class DeltaSubscription:
         """Take an ACK; False when it is not about the newest response."""
         if not nonce or nonce != self.nonce:
             return False
-        self.nonce, self.outstanding, self.before = "", {}, {}
+        self._has_taken(self.outstanding)
         return True
+
+    def _has_taken(self, names: Iterable[str]) -> None:
+        """The client keeps these of the outstanding response, if it wants them, however often it left them since."""
+        for name in filter(self.wants, names):
+            self.sent.setdefault(name, self.outstanding[name])
+        self.nonce, self.outstanding, self.before = "", {}, {}
 
     def refuse(self, nonce: str, message: str) -> tuple[str, ...] | None:
         """Take a NACK: hold back what its message names, or all of the response when it names nothing.
@@ -148,7 +164,7 @@ class DeltaSubscription:
                 self.sent[name] = self.before[name]
             else:
                 self.sent.pop(name, None)
-        self.nonce, self.outstanding, self.before = "", {}, {}
+        self._has_taken(self.outstanding.keys() - set(bad))
         return tuple(sorted(bad))
 
 
@@ -161,14 +177,18 @@ def _names(message: str, name: str) -> bool:
 class StateSubscription:
     """State of one type on a state-of-the-world stream.
 
-    The client names all that it wants in each request; each response holds all of that which exists. `held` maps names
-    to versions that the client has refused. A response cannot leave these out, since what is left out of clusters and
-    listeners is gone, so it holds what the client has taken last instead, which is in `good`. `sent` is what the client
-    has in the end of the newest response, None when it is to be answered in any case.
+    The client names all that it wants in each request. Responses of the types that may be asked for without names are
+    whole (`is_whole`): what is left out is gone. Those of other types hold what has changed, and what goes is not told.
+    `held` maps names to versions that the client has refused. A whole response cannot leave these out, so it holds what
+    the client has taken last instead, which is in `good`. `sent` is what the client has in the end of the newest
+    response, None when it is to be answered in any case. `has_named` tells that there have been names: from then on
+    none means nothing, and not all there is.
     """
 
     names: frozenset[str] = frozenset()
     is_wildcard: bool = False
+    is_whole: bool = True
+    has_named: bool = False
     sent: dict[str, str] | None = None
     good: dict[str, Resource] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
@@ -179,21 +199,33 @@ class StateSubscription:
 
     def request(self, wanted: Collection[str], *, may_be_wildcard: bool) -> None:
         """Take the names of a request. Names in a stale request count: the client sends them once."""
-        if self.is_first:
-            self.is_first = False
-            self.is_wildcard = may_be_wildcard and not wanted
-        self.is_wildcard = self.is_wildcard or "*" in wanted
+        self.is_whole = may_be_wildcard
+        self.has_named = self.has_named or bool(wanted)
+        is_wildcard = "*" in wanted or (may_be_wildcard and not self.has_named)
         named = frozenset(wanted) - {"*"}
-        if named != self.names:
-            self.names = named
-            self.sent = None
+        if self.is_first or (named, is_wildcard) != (self.names, self.is_wildcard):
+            self.sent = self._sent_before(named, is_wildcard=is_wildcard)
+        self.is_first = False
+        self.names, self.is_wildcard = named, is_wildcard
+
+    def _sent_before(self, named: frozenset[str], *, is_wildcard: bool) -> dict[str, str] | None:
+        """What need not be sent to one who asks for these names now: in types that are not whole, what it kept."""
+        if not named and not is_wildcard:
+            return {}
+        if self.is_whole:
+            return None
+        return {name: version for name, version in (self.sent or {}).items() if name in named}
 
     def plan(self, available: ByName) -> tuple[Resource, ...] | None:
         """The next response, or None when the client has it."""
         wanted = sorted(available if self.is_wildcard else self.names & set(available))
         acceptable = (self._acceptable(available[name]) for name in wanted)
         found = tuple(resource for resource in acceptable if resource is not None)
-        return None if self.sent == _versions(found) else found
+        if self.is_whole:
+            return None if self.sent == _versions(found) else found
+        # What has gone is to be sent should it come back, even if it is the same then.
+        sent = self.sent = {name: version for name, version in (self.sent or {}).items() if name in available}
+        return tuple(resource for resource in found if sent.get(resource.name) != resource.version) or None
 
     def _acceptable(self, resource: Resource) -> Resource | None:
         """The resource, or what the client has taken in the place of one that it refuses."""
@@ -201,7 +233,8 @@ class StateSubscription:
 
     def note_sent(self, resources: tuple[Resource, ...], nonce: str) -> None:
         """A response with these resources has been sent."""
-        self.sent = _versions(resources)
+        kept = {} if self.is_whole else self.sent or {}
+        self.sent = kept | _versions(resources)
         self.outstanding, self.nonce, self.is_waiting = resources, nonce, True
 
     def acknowledge(self, nonce: str) -> bool:
@@ -229,11 +262,15 @@ class StateSubscription:
             self.held[name] = versions[name]
         self._take(tuple(filter(None, map(self._acceptable, self.outstanding))))
         # A request for other names that came meanwhile is still to be answered.
-        self.sent = None if self.sent is None else _versions(self.good.values())
+        if self.sent is not None:
+            refused = bad & self.sent.keys()
+            kept = {name: version for name, version in self.sent.items() if name not in refused}
+            self.sent = kept | {name: self.good[name].version for name in refused if name in self.good}
         return tuple(sorted(bad))
 
     def _take(self, resources: tuple[Resource, ...]) -> None:
-        self.good = {resource.name: resource for resource in resources}
+        kept = {} if self.is_whole else {name: it for name, it in self.good.items() if self._is_wanted(name)}
+        self.good = kept | {resource.name: resource for resource in resources}
         self.outstanding, self.is_waiting = (), False
 
     def _is_wanted(self, name: str) -> bool:

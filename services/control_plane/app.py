@@ -8,7 +8,6 @@ from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import ConsulRegistry, open_leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -17,12 +16,14 @@ from mesh.runtime import Stop
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer
+from services.control_plane.authority_service import authority_service, keep_authority
 from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
 from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
 from services.control_plane.live_document import LiveDocument
+from services.control_plane.open_registry import open_registry
 from services.control_plane.registry_follower import RegistryFollower
-from services.control_plane.shared_declarations import SharedDeclarations
+from services.control_plane.replicas import open_replicas
 
 NAME = "control-plane"
 
@@ -43,36 +44,33 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     declarations = DeclarationStore.open(settings.state_dir / "declarations.json")
     store = StateStore(MeshState(settings.trust_domain, settings.namespace))
     store.set_declarations(declarations.declarations)
+    store.set_revoked(authority.revocations.services)
     draining = asyncio.Event()
     lifetime = settings.certificate_lifetime
 
     async with AsyncExitStack() as stack:
-        registry = ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
-        follower = RegistryFollower(registry, store)
-        leadership = await stack.enter_async_context(
-            open_leadership(registry.endpoint, str(settings.control_advertise))
+        registry = await stack.enter_async_context(open_registry(settings, authority, draining))
+        follower = RegistryFollower(registry.registry, store)
+        replicas = await stack.enter_async_context(
+            open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
-        document = LiveDocument(settings, store, registry.endpoint, leads=lambda: leadership.is_leader)
+        document = LiveDocument(settings, store, registry.consul, leads=lambda: replicas.leadership.is_leader)
         ready = asyncio.Event()
         ads = AdsServer(
             store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
         )
-        shared = SharedDeclarations(
-            declarations, registry.endpoint, lambda: store.set_declarations(declarations.declarations)
-        )
-
         control = ControlServicer(
             settings,
             authority=authority,
             tokens=tokens,
             declarations=declarations,
             store=store,
+            registry=registry,
             follower=follower,
             ads=ads,
             started=datetime.now(UTC),
             draining=draining,
-            declared=shared.note,
-            leadership=leadership,
+            replicas=replicas,
         )
         control_service = Service(
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
@@ -114,6 +112,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ),
                 [
                     _identity_service(authority, tokens, settings, enrolment=False),
+                    registry.for_members,
                     _config_service(parts, access_by_certificate(settings.config_admins)),
                 ],
                 generic_handlers=[ads.handler],
@@ -123,14 +122,19 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         admin_server = await stack.enter_async_context(
             open_server(
                 ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}", default_deadline=_LONGEST_CHANGE),
-                [control_service, _config_service(parts, access_by_socket(settings.admin_socket))],
+                [
+                    control_service,
+                    authority_service(authority, store, lifetime),
+                    registry.for_operators,
+                    _config_service(parts, access_by_socket(settings.admin_socket)),
+                ],
             )
         )
         async with asyncio.TaskGroup() as group:
             works = (
                 follower.follow(),
                 ads.run(),
-                shared.follow(),
+                keep_authority(authority, store, lifetime, leads=lambda: replicas.leadership.is_leader),
                 document.run(ads),
                 _tell_ready(ready, follower.first_snapshot, document.started),
             )
@@ -141,7 +145,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 "control_plane_ready",
                 control=str(settings.control_bind),
                 enrolment=str(settings.enrolment_bind),
-                registry=str(settings.consul),
+                registry=registry.kind,
+                registry_address=registry.address,
             )
             await stop.wait()
             draining.set()

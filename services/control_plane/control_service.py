@@ -1,7 +1,7 @@
 """ControlService: what operators see and do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,14 +11,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 import mesh
 from agentmesh.control.v1 import control_pb2, control_service_pb2, control_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
-from mesh.discovery import Leadership
 from mesh.errors import FailedPrecondition, InvalidInput
 from mesh.identity import CertificateAuthority, JoinTokens
 from mesh.model import Declaration, Instance, check_service_name
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, ProxyStatus, TypeStatus
+from services.control_plane.open_registry import OpenRegistry
 from services.control_plane.registry_follower import RegistryFollower
+from services.control_plane.replicas import Replicas
 from services.control_plane.reserved_names import check_declarable, check_joinable
 
 DEFAULT_TOKEN_LIFETIME = timedelta(minutes=10)
@@ -38,24 +39,24 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         tokens: JoinTokens,
         declarations: DeclarationStore,
         store: StateStore,
+        registry: OpenRegistry,
         follower: RegistryFollower,
         ads: AdsServer,
         started: datetime,
         draining: asyncio.Event,
-        declared: Callable[[str], None],
-        leadership: Leadership,
+        replicas: Replicas,
     ) -> None:
         self._settings = settings
         self._authority = authority
         self._tokens = tokens
         self._declarations = declarations
         self._store = store
+        self._registry = registry
         self._follower = follower
         self._ads = ads
         self._started = started
         self._draining = draining
-        self._declared = declared
-        self._leadership = leadership
+        self._replicas = replicas
 
     async def GetMesh(
         self, request: control_service_pb2.GetMeshRequest, context: grpc.ServicerContext
@@ -65,15 +66,15 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
             version=mesh.__version__,
             trust_domain=self._settings.trust_domain,
             start_time=_timestamp(self._started),
-            registry="consul",
-            registry_address=str(self._settings.consul),
+            registry=self._registry.kind,
+            registry_address=self._registry.address,
             registry_available=status.is_available,
             registry_error=status.error,
             state_version=self._store.current.version,
             control_address=str(self._settings.control_advertise),
             enrolment_address=str(self._settings.enrolment_advertise),
-            leader=self._leadership.leader,
-            control_planes=self._leadership.peers,
+            leader=self._replicas.leadership.leader,
+            control_planes=self._replicas.leadership.peers,
         )
 
     async def ListServices(
@@ -124,17 +125,36 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         declaration = Declaration(request.name, request.kind, tuple(sorted(set(request.upstreams))))
         self._declarations.declare(declaration)
         self._store.set_declarations(self._declarations.declarations)
-        self._declared(request.name)
+        self._replicas.declared(request.name)
         _log.info(
             "service_declared", declared=request.name, kind=request.kind, upstreams=",".join(declaration.upstreams)
         )
         return control_service_pb2.DeclareServiceResponse()
+
+    async def ForgetService(
+        self, request: control_service_pb2.ForgetServiceRequest, context: grpc.ServicerContext
+    ) -> control_service_pb2.ForgetServiceResponse:
+        check_service_name(request.name, field="name")
+        instances = self._store.current.services.get(request.name, ())
+        if instances:
+            raise FailedPrecondition(
+                f"{request.name} has {len(instances)} instances, such as {instances[0].id}.",
+                reason="HAS_INSTANCES",
+                field="name",
+                fix="Stop them first; what has died is forgotten by the registry after a minute.",
+            )
+        self._declarations.forget(request.name)
+        self._store.set_declarations(self._declarations.declarations)
+        self._replicas.declared(request.name)
+        _log.info("service_forgotten", forgotten=request.name)
+        return control_service_pb2.ForgetServiceResponse()
 
     async def CreateJoinToken(
         self, request: control_service_pb2.CreateJoinTokenRequest, context: grpc.ServicerContext
     ) -> control_service_pb2.CreateJoinTokenResponse:
         check_service_name(request.service)
         check_joinable(request.service, self._declarations.declarations.get(request.service))
+        self._authority.revocations.check(request.service)
         lifetime = _lifetime_of(request)
         token, expire_time = self._tokens.create(request.service, lifetime, fingerprint=self._authority.fingerprint)
         _log.info("join_token_created", for_service=request.service, expires=expire_time.isoformat())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mesh.config import MeshSettings
 from mesh.config.history import FileKeys, KeyStore, RevisionStore
 from mesh.discovery import ConsulEndpoint
-from mesh.errors import MeshError
+from mesh.errors import InvalidInput, MeshError
 from mesh.runtime import Backoff
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
@@ -28,14 +28,24 @@ class LiveDocument:
         self,
         settings: MeshSettings,
         store: StateStore,
-        consul: ConsulEndpoint,
+        consul: ConsulEndpoint | None,
         *,
         leads: Callable[[], bool],
         error_rates: ErrorRates | None = None,
     ) -> None:
         self.is_shared = settings.config_history == "consul"
         directory = settings.state_dir / "config"
-        keys: KeyStore = ConsulKeys(consul) if self.is_shared else FileKeys(directory)
+        keys: KeyStore
+        if not self.is_shared:
+            keys = FileKeys(directory)
+        elif consul is not None:
+            keys = ConsulKeys(consul)
+        else:
+            raise InvalidInput(
+                "There is no Consul that could keep the history of the mesh document.",
+                field="MESH_CONFIG_HISTORY",
+                fix="Leave it out, or use Consul as the registry (MESH_REGISTRY=consul).",
+            )
         # Alone, it leads whether Consul answers or not.
         self._leads = leads if self.is_shared else lambda: True
         self._history = RevisionStore(keys)

@@ -74,7 +74,7 @@ class SharedDeclarations:
         if self._store.declarations.get(name) == wanted:
             return False
         if wanted is None:
-            self._store.remove(name)
+            self._store.forget(name)
         else:
             self._store.declare(wanted)
         _log.info("declaration_taken", declared=name)

@@ -20,8 +20,8 @@ from mesh.config import MeshSettings
 from mesh.errors import MeshError
 from mesh.sidecar import find_envoy
 from services.meshctl.connection import TIMEOUT, edge_of, open_control
-from services.meshctl.infrastructure import TOOLS_DIR
 from services.meshctl.output import output_option, print_table, show
+from services.meshctl.registry import TOOLS_DIR
 
 _ENVOY_MINOR = "1.40."
 
@@ -57,9 +57,13 @@ def _look_at_envoy() -> Finding:
 
 
 def _look_at_consul(settings: MeshSettings) -> Finding:
+    if settings.registry == "embedded":
+        return Finding("consul", True, "not needed: MESH_REGISTRY=embedded")
     if settings.consul_is_given:
         return Finding("consul", True, f"given: {settings.consul}")
     binary = shutil.which("consul") or (str(TOOLS_DIR / "consul") if (TOOLS_DIR / "consul").exists() else "")
+    if not binary and settings.registry == "auto":
+        return Finding("consul", True, "not found: `meshctl up` fetches it, or does without")
     return Finding("consul", bool(binary), binary or "not found", "" if binary else "`meshctl up` fetches it.")
 
 

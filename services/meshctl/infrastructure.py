@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import mesh
 from agentmesh.control.v1 import control_service_pb2
 from mesh.config import MeshSettings
 from mesh.discovery import (
@@ -22,9 +21,9 @@ from mesh.identity import Identity, IdentitySettings, open_identity
 from mesh.runtime import Backoff, ChildSpec, open_background, open_supervised
 from mesh.telemetry import get_logger
 from services.meshctl.connection import open_control
+from services.meshctl.registry import TOOLS_DIR
 from services.meshctl.token import create_token
 
-TOOLS_DIR = Path(mesh.__file__).resolve().parents[1] / ".tools"
 _READY_TIMEOUT = 20.0
 
 _log = get_logger(__name__)
@@ -39,7 +38,11 @@ async def open_control_plane(settings: MeshSettings) -> AsyncIterator[None]:
     spec = ChildSpec(
         name="control-plane",
         command=(sys.executable, "-m", "services.control_plane"),
-        env={"MESH_STATE_DIR": str(settings.state_dir), "CONSUL_HTTP_ADDR": _consul_url(settings)},
+        env={
+            "MESH_STATE_DIR": str(settings.state_dir),
+            "MESH_REGISTRY": settings.registry,
+            "CONSUL_HTTP_ADDR": _consul_url(settings),
+        },
         grace=10.0,
     )
     async with open_supervised(spec) as process:

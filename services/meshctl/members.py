@@ -9,11 +9,11 @@ from typing import Self
 
 import mesh
 from mesh.config import MeshFile, MeshSettings, ServiceEntry
-from mesh.discovery import ConsulRegistry
 from mesh.errors import MeshError
 from mesh.model import Address
 from mesh.sidecar import Member, MemberSettings, open_member
 from services.meshctl.failures import mesh_errors_of
+from services.meshctl.registry import registry_of
 from services.meshctl.token import create_token, declare
 
 GATEWAY = "gateway"
@@ -85,7 +85,8 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
         bind=Address(settings.sidecar_bind, 0),
         advertise_host=settings.sidecar_advertise,
         edge=request.edge,
-        exposed_health=settings.consul_is_given,
+        # A Consul of somebody else's has no identity of the mesh.
+        exposed_health=settings.consul_is_given and settings.registry != "embedded",
     )
 
 
@@ -98,13 +99,8 @@ async def open_local_member(settings: MeshSettings, request: MemberRequest) -> A
         text, _ = await create_token(settings, request.name)
         return text
 
-    async with open_member(build_settings(settings, request), token=token, registry=build_registry(settings)) as member:
+    async with open_member(build_settings(settings, request), token=token, registry=registry_of(settings)) as member:
         yield member
-
-
-def build_registry(settings: MeshSettings) -> ConsulRegistry:
-    """The registry of the mesh; it connects when it is asked."""
-    return ConsulRegistry(settings.consul, token=settings.consul_token, scheme=settings.consul_scheme)
 
 
 @asynccontextmanager

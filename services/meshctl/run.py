@@ -22,7 +22,8 @@ from services.meshctl.connection import TIMEOUT, list_services, open_service
 from services.meshctl.foreground import run_until_signal
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
-from services.meshctl.members import MemberRequest, bridge_command, build_registry, build_settings, open_local_member
+from services.meshctl.members import MemberRequest, bridge_command, build_settings, open_local_member
+from services.meshctl.registry import registry_of, settings_in_use
 
 _CALLABLE_TIMEOUT = 20.0
 _POLL = 0.02
@@ -42,8 +43,8 @@ def run() -> None:
     """Put a server into the running mesh; Ctrl-C takes it out again.
 
     On the machine of the control plane nothing else is needed. On another one, make a token there with `meshctl token
-    create NAME --kind KIND`, set MESH_CONTROL_ADVERTISE, MESH_ENROLMENT_ADVERTISE, MESH_SIDECAR_BIND and
-    CONSUL_HTTP_ADDR, and pass the token with --token-file.
+    create NAME --kind KIND`, set MESH_CONTROL_ADVERTISE, MESH_ENROLMENT_ADVERTISE, MESH_SIDECAR_BIND
+    and, when the registry is Consul, CONSUL_HTTP_ADDR, and pass the token with --token-file.
     """
 
 
@@ -117,7 +118,8 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
         async with adopt_orphans(), open_background(keep_small(log)), AsyncExitStack() as stack:
             if token is None:
                 asked = replace(request, upstreams=request.upstreams or await _upstreams_in_use(settings, request.name))
-                member = await stack.enter_async_context(open_local_member(settings, asked))
+                in_use = await settings_in_use(settings)
+                member = await stack.enter_async_context(open_local_member(in_use, asked))
             else:
                 member = await stack.enter_async_context(_open_remote(settings, request, token))
             async with open_background(_say_when_callable(settings, request.name, member, is_local=token is None)):
@@ -144,7 +146,7 @@ async def _say_when_callable(settings: MeshSettings, name: str, member: Member, 
     """Say that the member is in the mesh once it can be called; a check that fails is told, too."""
     try:
         async with asyncio.timeout(_CALLABLE_TIMEOUT):
-            await _wait_until_healthy(settings, member.instance.id)
+            await _wait_until_healthy(member)
             if is_local:
                 await _wait_until_routed(settings, name)
     except TimeoutError:
@@ -155,11 +157,11 @@ async def _say_when_callable(settings: MeshSettings, name: str, member: Member, 
     click.echo(f"{name} is in the mesh at {found.address}:{found.port}{names}")
 
 
-async def _wait_until_healthy(settings: MeshSettings, instance_id: str) -> None:
+async def _wait_until_healthy(member: Member) -> None:
     """Return when the registry gives the instance to callers."""
-    async for snapshot in build_registry(settings).watch():
+    async for snapshot in member.registry.watch():
         instances = (instance for found in snapshot.services.values() for instance in found)
-        if any(instance.id == instance_id and instance.is_healthy for instance in instances):
+        if any(instance.id == member.instance.id and instance.is_healthy for instance in instances):
             return
 
 
@@ -194,5 +196,5 @@ async def _open_remote(settings: MeshSettings, request: MemberRequest, token: st
     async def given() -> str:
         return token
 
-    async with open_member(build_settings(settings, request), token=given, registry=build_registry(settings)) as member:
+    async with open_member(build_settings(settings, request), token=given, registry=registry_of(settings)) as member:
         yield member

@@ -25,6 +25,7 @@ from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
 from services.meshctl.members import GATEWAY, MemberRequest, open_members
 from services.meshctl.probe import probe_call
+from services.meshctl.registry import choose_registry
 from services.meshctl.state_lock import find_holder, hold_state_dir
 from services.meshctl.status import find_ill, read_status, render_endpoints, render_services
 
@@ -74,7 +75,7 @@ def check_ports(settings: MeshSettings) -> None:
         "MESH_ENROLMENT_BIND": settings.enrolment_bind,
         "MESH_GATEWAY_BIND": settings.gateway_bind,
     }
-    if not settings.consul_is_given:
+    if not settings.consul_is_given and settings.registry != "embedded":
         ports["MESH_CONSUL_BIND"] = settings.consul
     seen: dict[Address, str] = {}
     for name, address in ports.items():
@@ -115,19 +116,16 @@ async def _try_call(settings: MeshSettings, mesh_file: MeshFile) -> str:
 async def _open_mesh(
     settings: MeshSettings, mesh_file: MeshFile, say: Callable[[str], None]
 ) -> AsyncIterator[RunningMesh]:
-    endpoints = {
-        "gateway": f"http://{settings.gateway_bind}",
-        "consul": f"{settings.consul_scheme}://{settings.consul}",
-        "ui": f"{settings.consul_scheme}://{settings.consul}/ui/",
-        "control": str(settings.control_advertise),
-        "enrolment": str(settings.enrolment_advertise),
-    }
+    settings = await choose_registry(settings, say=say)
+    endpoints = _endpoints(settings)
     requests = [MemberRequest.gateway(settings.gateway_bind), *MemberRequest.of_file(mesh_file)]
     running = RunningMesh(os.getpid(), tuple(dict.fromkeys(request.name for request in requests)), endpoints)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(open_control_plane(settings))
         say("control plane started")
-        if settings.consul_is_given:
+        if settings.registry == "embedded":
+            say(f"using the embedded registry in {settings.registry_file}")
+        elif settings.consul_is_given:
             await _check_registry(settings)
             say(f"using the Consul at {settings.consul}")
         else:
@@ -138,6 +136,22 @@ async def _open_mesh(
         await stack.enter_async_context(open_members(settings, requests, say=say))
         await _wait_until_ready(settings, running)
         yield running
+
+
+def _endpoints(settings: MeshSettings) -> dict[str, str]:
+    """Where the mesh is reached."""
+    consul = f"{settings.consul_scheme}://{settings.consul}"
+    registry = (
+        {"registry": str(settings.control_advertise)}
+        if settings.registry == "embedded"
+        else {"consul": consul, "ui": f"{consul}/ui/"}
+    )
+    return {
+        "gateway": f"http://{settings.gateway_bind}",
+        "control": str(settings.control_advertise),
+        "enrolment": str(settings.enrolment_advertise),
+        **registry,
+    }
 
 
 async def _check_registry(settings: MeshSettings) -> None:

@@ -216,7 +216,7 @@ class Load:
     async def calls(self, count: int) -> None:
         """Wait until so many more calls have been answered."""
         wanted = len(self.answered) + count
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.answered) < wanted:
                 await asyncio.sleep(0.01)
 
@@ -238,7 +238,7 @@ def load_mesh() -> Iterator[RunningMesh]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_mesh() -> Callable[..., contextlib.AbstractContextManager[RunningMesh]]:
     return running_mesh
 
@@ -253,7 +253,7 @@ def mesh_environment() -> Callable[[Path], dict[str, str]]:
     return environment
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def load_mesh_file() -> Path:
     return HERE / "load_mesh.yaml"
 

@@ -20,7 +20,7 @@ def load(load_mesh, new_load):
     return new_load(load_mesh.outbound("caller-1"))
 
 
-async def wait_for(what, *, timeout=30.0):
+async def wait_for(what, *, timeout=60.0):
     async with asyncio.timeout(timeout):
         while not await asyncio.to_thread(what):
             await asyncio.sleep(0.05)

@@ -1,19 +1,26 @@
-"""The mesh document: the policy of the mesh as one typed value.
+"""The mesh document: the policy of the mesh as one typed value, and how it is read.
 
-    values < models < policy
+    values < models < policy         what a document says
+    layers of YAML ──load_document──> LoadedDocument ──check_references──> faults
 
 May import model and below.
 """
 
+from mesh.config.document.loading import BUILT_IN, Layer, LoadedDocument, Origin, load_document
 from mesh.config.document.models import Intention, MeshDocument, Retry, Route, Service, ServicePolicy
 from mesh.config.document.policy import EMPTY, Policy, merge, targets_of
+from mesh.config.document.references import check_references
 from mesh.config.document.values import HeaderMatch, Secret, Text, duration_text, split_target
 
 __all__ = [
+    "BUILT_IN",
     "EMPTY",
     "HeaderMatch",
     "Intention",
+    "Layer",
+    "LoadedDocument",
     "MeshDocument",
+    "Origin",
     "Policy",
     "Retry",
     "Route",
@@ -21,7 +28,9 @@ __all__ = [
     "Service",
     "ServicePolicy",
     "Text",
+    "check_references",
     "duration_text",
+    "load_document",
     "merge",
     "split_target",
     "targets_of",

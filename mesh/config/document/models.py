@@ -9,6 +9,7 @@ Everything about a service stands with the service that is called, and holds for
 fields are the defaults of the mesh; an empty document is a good one.
 """
 
+import math
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -20,6 +21,7 @@ from mesh.config.document.values import (
     HeaderName,
     List,
     Names,
+    OneLine,
     Part,
     Percent,
     PositiveDuration,
@@ -27,6 +29,7 @@ from mesh.config.document.values import (
     Target,
     Text,
     Value,
+    check_regex,
 )
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -69,6 +72,8 @@ class Match(Part):
     def _check(self) -> Self:
         if self.path is not None and self.grpc is not None:
             raise ValueError("give either path or grpc")
+        if self.path is not None and not (self.path.exact or self.path.prefix or "/").startswith("/"):
+            raise ValueError("a path begins with /")
         return self
 
 
@@ -82,12 +87,12 @@ class Mirror(Part):
 class Rewrite(Part):
     """What of the request is changed before it goes on."""
 
-    authority: str | None = None
-    prefix: str | None = None
+    authority: OneLine | None = None
+    prefix: OneLine | None = None
     """Replaces the prefix that the route matched; needs match.path.prefix."""
     regex: str | None = None
     """RE2; what it matches in the path is replaced by `substitution`."""
-    substitution: str | None = None
+    substitution: OneLine | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -95,6 +100,8 @@ class Rewrite(Part):
             raise ValueError("regex and substitution belong together")
         if self.prefix is not None and self.regex is not None:
             raise ValueError("give either prefix or regex")
+        if self.regex is not None:
+            check_regex(self.regex)
         return self
 
 
@@ -252,6 +259,10 @@ class LoadBalancing(Part):
     def _check(self) -> Self:
         if self.policy in ("ring_hash", "maglev") and not self.hash_on:
             raise ValueError(f"{self.policy} needs hash_on")
+        if self.max_ring_size < self.min_ring_size:
+            raise ValueError("max_ring_size must not be below min_ring_size")
+        if any(self.table_size % number == 0 for number in range(2, math.isqrt(self.table_size) + 1)):
+            raise ValueError("table_size must be a prime number, such as 65537")
         return self
 
 
@@ -289,7 +300,7 @@ class HealthCheck(Part):
     kind: Literal["grpc", "http", "tcp"] = "grpc"
     service: str = ""
     """grpc: the service name in the request."""
-    path: str = Field(default="/healthz", pattern=r"^/")
+    path: str = Field(default="/healthz", pattern=r"^/[^\x00\r\n]*$")
     """http: what is asked for."""
     interval: PositiveDuration = timedelta(seconds=5)
     timeout: PositiveDuration = timedelta(seconds=1)

@@ -3,7 +3,7 @@ import itertools
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
+from agentmesh.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
 from mesh.discovery import (
     ConsulAgentSettings,
     ConsulRegistry,
@@ -22,7 +23,16 @@ from mesh.discovery import (
     find_consul,
     open_consul_agent,
 )
+from mesh.discovery.embedded import (
+    Callers,
+    EmbeddedRegistry,
+    RegistryServicer,
+    open_embedded_registry,
+    open_registry_client,
+    probe_opener,
+)
 from mesh.model import Address, Instance
+from mesh.rpc import ServerSettings, Service, open_server
 
 ROOT = Path(__file__).resolve().parents[3]
 BOUND = 15.0
@@ -43,9 +53,15 @@ class Registries:
     unreachable: Registry
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["consul"])
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["consul", "embedded", "embedded-local"])
 async def registries(request: pytest.FixtureRequest) -> AsyncIterator[Registries]:
-    assert request.param == "consul"
+    opener = {"consul": _open_consul, "embedded": _open_embedded, "embedded-local": _open_embedded_local}
+    async with opener[request.param]() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _open_consul() -> AsyncIterator[Registries]:
     with tempfile.TemporaryDirectory(prefix="am-", dir="/tmp") as folder:
         settings = ConsulAgentSettings(
             binary=find_consul(ROOT / ".tools", progress=print),
@@ -56,6 +72,50 @@ async def registries(request: pytest.FixtureRequest) -> AsyncIterator[Registries
         )
         async with open_consul_agent(settings) as agent:
             yield Registries(ConsulRegistry(agent.address), ConsulRegistry(Address("127.0.0.1", _free_port())))
+
+
+class NoIdentity:
+    """Of no use to the checks of this suite, which are in the clear."""
+
+    current = None
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        raise AssertionError("No check of this suite is over TLS.")
+
+
+@asynccontextmanager
+async def _open_own(folder: Path) -> AsyncIterator[EmbeddedRegistry]:
+    async with open_embedded_registry(folder / "registry.db", open_probe=probe_opener(NoIdentity())) as registry:
+        yield registry
+
+
+@asynccontextmanager
+async def _open_embedded() -> AsyncIterator[Registries]:
+    """Over the socket of operators, who may register instances of all services."""
+    with tempfile.TemporaryDirectory(prefix="am-", dir="/tmp") as name:
+        folder = Path(name)
+        async with AsyncExitStack() as stack:
+            own = await stack.enter_async_context(_open_own(folder))
+            servicer = RegistryServicer(own, Callers(), draining=asyncio.Event())
+            service = Service(
+                registry_service_pb2.DESCRIPTOR.services_by_name["RegistryService"],
+                lambda server: registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(servicer, server),
+            )
+            target = f"unix:{folder}/control.sock"
+            settings = ServerSettings(service="control-plane", listen=target, drain_grace=0.1)
+            await stack.enter_async_context(open_server(settings, [service]))
+            yield Registries(
+                await stack.enter_async_context(open_registry_client(target)),
+                await stack.enter_async_context(open_registry_client(f"unix:{folder}/nobody.sock")),
+            )
+
+
+@asynccontextmanager
+async def _open_embedded_local() -> AsyncIterator[Registries]:
+    """In the process that keeps it, where it cannot be away."""
+    with tempfile.TemporaryDirectory(prefix="am-", dir="/tmp") as name:
+        async with _open_own(Path(name)) as own, open_registry_client(f"unix:{name}/nobody.sock") as nobody:
+            yield Registries(own, nobody)
 
 
 @pytest.fixture

@@ -140,6 +140,35 @@ async def test_a_watch_can_be_cancelled(registry, new_instance):
             await task
 
 
+async def test_a_renewal_tells_whether_the_registry_has_the_instance(registry, new_instance, check_of):
+    instance = new_instance()
+    assert not await registry.renew(instance.id)
+    await registry.register(instance, check_of(instance))
+    assert await registry.renew(instance.id)
+    await registry.deregister(instance.id)
+    assert not await registry.renew(instance.id)
+
+
+async def test_an_instance_that_has_moved_is_checked_where_it_is_now(
+    registry, open_watch, wait_for, open_backend, new_instance, check_of
+):
+    first, second = await open_backend(), await open_backend()
+    instance = new_instance(first.address)
+    await registry.register(instance, check_of(instance))
+    watch = open_watch(registry)
+
+    def of(snapshot):
+        return [(found.port, found.is_healthy) for found in snapshot.services.get(instance.service, ())]
+
+    await wait_for(watch, lambda snapshot: of(snapshot) == [(first.address.port, True)])
+    moved = new_instance(second.address, service=instance.service, id=instance.id)
+    await registry.register(moved, check_of(moved))
+    await first.set_serving(False)
+    await wait_for(watch, lambda snapshot: of(snapshot) == [(second.address.port, True)])
+    await second.set_serving(False)
+    await wait_for(watch, lambda snapshot: of(snapshot) == [(second.address.port, False)])
+
+
 async def test_a_registration_lasts_as_long_as_its_block(registry, new_instance, check_of):
     instance = new_instance()
     async with open_registration(registry, instance, check_of(instance)) as registration:
@@ -153,8 +182,11 @@ async def test_a_registration_that_the_registry_lost_comes_back(registry, open_w
     watch = open_watch(registry)
     async with open_registration(registry, instance, check_of(instance)):
         await wait_for(watch, lambda snapshot: instance.service in snapshot.services)
+        # The watch may miss that it was away: the latest snapshot wins.
         await registry.deregister(instance.id)
-        await wait_for(watch, lambda snapshot: instance.service not in snapshot.services)
+        async with asyncio.timeout(10):
+            while not await registry.is_registered(instance.id):
+                await asyncio.sleep(0.05)
         await wait_for(watch, lambda snapshot: instance.service in snapshot.services)
 
 
@@ -180,6 +212,7 @@ async def test_a_registry_that_is_away_refuses_calls_with_unavailable(unreachabl
         unreachable.register(instance, check),
         unreachable.deregister(instance.id),
         unreachable.is_registered(instance.id),
+        unreachable.renew(instance.id),
     ):
         with pytest.raises(Unavailable) as caught:
             await call

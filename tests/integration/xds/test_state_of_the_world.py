@@ -135,7 +135,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(serve_ads, authority,
         for port in range(20_002, 20_100):
             await quick.ask(names.ENDPOINT, UPSTREAMS, answers=await quick.read())
             store.set_services({"echo": (instance("echo", port),), "other": (instance("other"),)})
-        assert names_in(await quick.read()) == list(UPSTREAMS)
+        assert names_in(await quick.read()) == ["echo"]
 
 
 @contextlib.asynccontextmanager

@@ -69,11 +69,11 @@ def test_the_kinds_of_a_file_are_those_of_the_model():
         ("  a: {kind: robot, command: [x]}", 2, "services.a.kind", "use one of agent, gateway, mcp, service"),
         ("  a: {command: [x]}", 2, "services.a.kind", "missing"),
         ("  a:\n    kind: mcp\n    comand: [x]", 4, "services.a.comand", "did you mean command"),
-        ("  a:\n    kind: mcp\n    command: x --y", 4, "services.a.command", "valid list"),
-        ("  a:\n    kind: mcp\n    command: [x, 80]", 4, "services.a.command.1", "put it in quotes"),
+        ("  a:\n    kind: mcp\n    command: x --y", 4, "services.a.command", "must be a list"),
+        ("  a:\n    kind: mcp\n    command: [x, 80]", 4, "services.a.command[1]", "put it in quotes"),
         ("  a:\n    kind: mcp\n    command: [x]\n    env: {PORT: 80}", 5, "services.a.env.PORT", "put it in quotes"),
         ("  a: {kind: mcp, command: [x], instances: -1}", 2, "services.a.instances", "greater than or equal to 0"),
-        ("  a: {kind: mcp, command: [x], instances: yes}", 2, "services.a.instances", "valid integer"),
+        ("  a: {kind: mcp, command: [x], instances: yes}", 2, "services.a.instances", "whole number"),
         ("  a: {kind: mcp}", 2, "services.a", 'either "command" or "url"'),
         ("  a: {kind: mcp, command: [x], url: 'http://h'}", 2, "services.a", 'either "command" or "url"'),
         ("  a: {kind: agent, url: 'http://h'}", 2, "services.a.url", 'only a service of kind "mcp"'),
@@ -89,7 +89,7 @@ def test_the_kinds_of_a_file_are_those_of_the_model():
             "cannot share",
         ),
         ("  A_b: {kind: mcp, command: [x]}", 2, "services.A_b", "not a service name"),
-        ("  a: {kind: mcp, command: [x], env: {'A=B': c}}", 2, "services.a.env.A=B", "environment variable"),
+        ("  a: {kind: mcp, command: [x], env: {'A=B': c}}", 2, 'services.a.env["A=B"]', "environment variable"),
         ("  a: [1]", 2, "services.a", "mapping"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_fault_has_file_line_field_and_reason(fault, entry, line, field, reaso
 
 def test_an_unknown_upstream_names_the_nearest_services(fault):
     error = fault(EXAMPLE + "  other: {kind: agent, command: [x], upstreams: [finacial]}\n")
-    assert error.field == "services.other.upstreams.0"
+    assert error.field == "services.other.upstreams[0]"
     assert "did you mean financial?" in error.summary
 
 

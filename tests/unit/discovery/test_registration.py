@@ -34,7 +34,7 @@ class FakeRegistry:
         self._note()
         self.instances.pop(instance_id, None)
 
-    async def is_registered(self, instance_id: str) -> bool:
+    async def renew(self, instance_id: str) -> bool:
         self._note()
         return instance_id in self.instances
 

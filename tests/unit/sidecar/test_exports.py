@@ -8,6 +8,7 @@ def test_what_others_may_use_is_pinned() -> None:
         "EnvoySettings",
         "Member",
         "MemberSettings",
+        "OpenRegistry",
         "build_bootstrap",
         "find_envoy",
         "open_envoy",

@@ -339,3 +339,16 @@ def test_a_stale_nonce_acknowledges_nothing():
     assert all(r.type_url != names.CLUSTER for r in iter(stream.next_response, None))
     stream.receive(request(names.CLUSTER, nonce=first.nonce))
     assert stream.next_response().type_url == names.CLUSTER
+
+
+def test_what_was_on_its_way_when_the_client_left_everything_and_came_back_is_said_to_be_gone():
+    """It takes what it gets while it wants it, although the response was built before it left."""
+    stream = DeltaStream("caller/caller-1", IDENTITY, "envoy")
+    stream.set_snapshot(snapshot_of({"a": 0}, 0, 0), "v")
+    stream.receive(request(names.CLUSTER))
+    on_its_way = stream.next_response()
+    stream.receive(request(names.CLUSTER, unsubscribe=["*"]))
+    stream.set_snapshot(snapshot_of({}, 0, 0), "v2")
+    stream.receive(request(names.CLUSTER, subscribe=["*"]))
+    stream.receive(request(names.CLUSTER, nonce=on_its_way.nonce))
+    assert list(stream.next_response().removed_resources) == ["a"]

@@ -7,7 +7,7 @@ from mesh.model import SpiffeId
 from mesh.telemetry import configure_logs
 from mesh.xds import names
 from mesh.xds.descriptors import envoy_message
-from mesh.xds.limits import MOST_NAMES, MOST_TYPES
+from mesh.xds.limits import LONGEST_COMPLAINT, LONGEST_NAME, MOST_NAMES, MOST_TYPES
 from mesh.xds.stream import DeltaStream, StateStream
 
 IDENTITY = SpiffeId("mesh.test", "default", "caller")
@@ -44,6 +44,24 @@ def test_too_many_names_in_one_state_of_the_world_request_are_refused():
         stream.receive(request(StateStream, names.ENDPOINT, resource_names=[f"a{n}" for n in range(MOST_NAMES + 1)]))
 
 
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_names_that_are_far_too_long_are_refused(kind):
+    """Twenty thousand names of a megabyte each would be remembered."""
+    stream = kind("caller/caller-1", IDENTITY, "test")
+    field = "resource_names_subscribe" if kind is DeltaStream else "resource_names"
+    stream.receive(request(kind, names.ENDPOINT, **{field: ["a" * LONGEST_NAME]}))
+    with pytest.raises(InvalidInput):
+        stream.receive(request(kind, names.ENDPOINT, **{field: ["a" * (LONGEST_NAME + 1)]}))
+    with pytest.raises(InvalidInput):
+        stream.receive(request(kind, "t" * (LONGEST_NAME + 1)))
+
+
+def test_versions_that_are_far_too_long_are_refused():
+    stream = DeltaStream("caller/caller-1", IDENTITY, "test")
+    with pytest.raises(InvalidInput):
+        stream.receive(request(DeltaStream, names.ENDPOINT, initial_resource_versions={"a": "1" * (LONGEST_NAME + 1)}))
+
+
 def test_a_type_that_is_not_served_is_said_to_have_nothing():
     stream = DeltaStream("caller/caller-1", IDENTITY, "test")
     stream.receive(request(DeltaStream, "type.googleapis.com/nothing", resource_names_subscribe=["x"]))
@@ -60,3 +78,5 @@ def test_a_long_complaint_is_cut(capfd):
     refusal.error_detail.message = "no" * 100_000
     stream.receive(refusal)
     assert len(capfd.readouterr().err) < 10_000
+    (status,) = stream.status().resources
+    assert len(status.nack_message) == LONGEST_COMPLAINT

@@ -63,7 +63,7 @@ class GetMeshResponse(_message.Message):
     registry: _builtins.str
     """"consul" or "embedded"."""
     registry_address: _builtins.str
-    """Address of the registry."""
+    """Address of the registry: that of Consul, or of the control plane's port for proxies."""
     registry_available: _builtins.bool
     """True while the registry answers. While it does not, the last known endpoints stay in use."""
     registry_error: _builtins.str
@@ -320,6 +320,45 @@ class DeclareServiceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeclareServiceResponse: _TypeAlias = DeclareServiceResponse  # noqa: Y015
+
+@_typing.final
+class ForgetServiceRequest(_message.Message):
+    """ForgetServiceRequest names a service that has left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Mesh name of the service."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetServiceRequest: _TypeAlias = ForgetServiceRequest  # noqa: Y015
+
+@_typing.final
+class ForgetServiceResponse(_message.Message):
+    """ForgetServiceResponse confirms that the declaration is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetServiceResponse: _TypeAlias = ForgetServiceResponse  # noqa: Y015
 
 @_typing.final
 class CreateJoinTokenRequest(_message.Message):

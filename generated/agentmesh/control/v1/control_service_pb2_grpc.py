@@ -65,6 +65,11 @@ class ControlServiceStub:
                 request_serializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.DeclareServiceRequest.SerializeToString,
                 response_deserializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.DeclareServiceResponse.FromString,
                 _registered_method=True)
+        self.ForgetService = channel.unary_unary(
+                '/agentmesh.control.v1.ControlService/ForgetService',
+                request_serializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.ForgetServiceRequest.SerializeToString,
+                response_deserializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.ForgetServiceResponse.FromString,
+                _registered_method=True)
         self.CreateJoinToken = channel.unary_unary(
                 '/agentmesh.control.v1.ControlService/CreateJoinToken',
                 request_serializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.CreateJoinTokenRequest.SerializeToString,
@@ -120,6 +125,14 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetService(self, request, context):
+        """ForgetService removes the declaration of a service that has left. NOT_FOUND when it is not declared,
+        FAILED_PRECONDITION while it has instances.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateJoinToken(self, request, context):
         """CreateJoinToken makes a token with which one workload of one service gets its first certificate.
         """
@@ -159,6 +172,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.DeclareService,
                     request_deserializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.DeclareServiceRequest.FromString,
                     response_serializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.DeclareServiceResponse.SerializeToString,
+            ),
+            'ForgetService': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetService,
+                    request_deserializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.ForgetServiceRequest.FromString,
+                    response_serializer=agentmesh_dot_control_dot_v1_dot_control__service__pb2.ForgetServiceResponse.SerializeToString,
             ),
             'CreateJoinToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateJoinToken,
@@ -329,6 +347,33 @@ class ControlService:
             '/agentmesh.control.v1.ControlService/DeclareService',
             agentmesh_dot_control_dot_v1_dot_control__service__pb2.DeclareServiceRequest.SerializeToString,
             agentmesh_dot_control_dot_v1_dot_control__service__pb2.DeclareServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmesh.control.v1.ControlService/ForgetService',
+            agentmesh_dot_control_dot_v1_dot_control__service__pb2.ForgetServiceRequest.SerializeToString,
+            agentmesh_dot_control_dot_v1_dot_control__service__pb2.ForgetServiceResponse.FromString,
             options,
             channel_credentials,
             insecure,

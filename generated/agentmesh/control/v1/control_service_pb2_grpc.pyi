@@ -48,6 +48,10 @@ class ControlServiceStub:
     """ListCertificates returns the certificates that have not ended, sorted by SPIFFE id and time."""
     DeclareService: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.DeclareServiceRequest, _control_service_pb2.DeclareServiceResponse]
     """DeclareService says which services a service may call. It replaces what was declared before under the name."""
+    ForgetService: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.ForgetServiceRequest, _control_service_pb2.ForgetServiceResponse]
+    """ForgetService removes the declaration of a service that has left. NOT_FOUND when it is not declared,
+    FAILED_PRECONDITION while it has instances.
+    """
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_control_service_pb2.CreateJoinTokenRequest, _control_service_pb2.CreateJoinTokenResponse]
     """CreateJoinToken makes a token with which one workload of one service gets its first certificate."""
 
@@ -71,6 +75,10 @@ class ControlServiceAsyncStub(ControlServiceStub):
     """ListCertificates returns the certificates that have not ended, sorted by SPIFFE id and time."""
     DeclareService: _aio.UnaryUnaryMultiCallable[_control_service_pb2.DeclareServiceRequest, _control_service_pb2.DeclareServiceResponse]  # type: ignore[assignment]
     """DeclareService says which services a service may call. It replaces what was declared before under the name."""
+    ForgetService: _aio.UnaryUnaryMultiCallable[_control_service_pb2.ForgetServiceRequest, _control_service_pb2.ForgetServiceResponse]  # type: ignore[assignment]
+    """ForgetService removes the declaration of a service that has left. NOT_FOUND when it is not declared,
+    FAILED_PRECONDITION while it has instances.
+    """
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_control_service_pb2.CreateJoinTokenRequest, _control_service_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     """CreateJoinToken makes a token with which one workload of one service gets its first certificate."""
 
@@ -127,6 +135,16 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_service_pb2.DeclareServiceResponse, _abc.Awaitable[_control_service_pb2.DeclareServiceResponse]]:
         """DeclareService says which services a service may call. It replaces what was declared before under the name."""
+
+    @_abc_1.abstractmethod
+    def ForgetService(
+        self,
+        request: _control_service_pb2.ForgetServiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_service_pb2.ForgetServiceResponse, _abc.Awaitable[_control_service_pb2.ForgetServiceResponse]]:
+        """ForgetService removes the declaration of a service that has left. NOT_FOUND when it is not declared,
+        FAILED_PRECONDITION while it has instances.
+        """
 
     @_abc_1.abstractmethod
     def CreateJoinToken(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentmesh/registry/v1/registry_service.proto\x12\x15\x61gentmesh.registry.v1\x1a\x1egoogle/protobuf/duration.proto\"\xb6\x02\n\x08Instance\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\x10\n\x08protocol\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12?\n\x08metadata\x18\t \x03(\x0b\x32-.agentmesh.registry.v1.Instance.MetadataEntry\x12\x35\n\x06status\x18\n \x01(\x0e\x32%.agentmesh.registry.v1.InstanceStatus\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0fRegisterRequest\x12\x31\n\x08instance\x18\x01 \x01(\x0b\x32\x1f.agentmesh.registry.v1.Instance\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"<\n\x10RegisterResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\x11RenewLeaseRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\">\n\x12RenewLeaseResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\x11\x44\x65registerRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65registerResponse\"\'\n\x14ListInstancesRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"K\n\x15ListInstancesResponse\x12\x32\n\tinstances\x18\x01 \x03(\x0b\x32\x1f.agentmesh.registry.v1.Instance\"(\n\x15WatchInstancesRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"L\n\x16WatchInstancesResponse\x12\x32\n\tinstances\x18\x01 \x03(\x0b\x32\x1f.agentmesh.registry.v1.Instance*l\n\x0eInstanceStatus\x12\x1f\n\x1bINSTANCE_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATUS_PASSING\x10\x01\x12\x1c\n\x18INSTANCE_STATUS_CRITICAL\x10\x02\x32\xaa\x04\n\x0fRegistryService\x12`\n\x08Register\x12&.agentmesh.registry.v1.RegisterRequest\x1a\'.agentmesh.registry.v1.RegisterResponse\"\x03\x90\x02\x02\x12\x66\n\nRenewLease\x12(.agentmesh.registry.v1.RenewLeaseRequest\x1a).agentmesh.registry.v1.RenewLeaseResponse\"\x03\x90\x02\x02\x12\x66\n\nDeregister\x12(.agentmesh.registry.v1.DeregisterRequest\x1a).agentmesh.registry.v1.DeregisterResponse\"\x03\x90\x02\x02\x12o\n\rListInstances\x12+.agentmesh.registry.v1.ListInstancesRequest\x1a,.agentmesh.registry.v1.ListInstancesResponse\"\x03\x90\x02\x01\x12t\n\x0eWatchInstances\x12,.agentmesh.registry.v1.WatchInstancesRequest\x1a-.agentmesh.registry.v1.WatchInstancesResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentmesh/registry/v1/registry_service.proto\x12\x15\x61gentmesh.registry.v1\x1a\x1egoogle/protobuf/duration.proto\"\xcd\x02\n\x08Instance\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0c\n\x04port\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12\x10\n\x08protocol\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\x12?\n\x08metadata\x18\t \x03(\x0b\x32-.agentmesh.registry.v1.Instance.MetadataEntry\x12\x35\n\x06status\x18\n \x01(\x0e\x32%.agentmesh.registry.v1.InstanceStatus\x12\x15\n\rstatus_output\x18\x0b \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x0bHealthCheck\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0f\n\x07use_tls\x18\x03 \x01(\x08\x12+\n\x08interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10\x64\x65register_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x14\n\x12GetRegistryRequest\"H\n\x13GetRegistryResponse\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.agentmesh.registry.v1.RegistryKind\"\xa8\x01\n\x0fRegisterRequest\x12\x31\n\x08instance\x18\x01 \x01(\x0b\x32\x1f.agentmesh.registry.v1.Instance\x12(\n\x05lease\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x0chealth_check\x18\x03 \x01(\x0b\x32\".agentmesh.registry.v1.HealthCheck\"<\n\x10RegisterResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\x11RenewLeaseRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\">\n\x12RenewLeaseResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\x11\x44\x65registerRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65registerResponse\"<\n\x14ListInstancesRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\"K\n\x15ListInstancesResponse\x12\x32\n\tinstances\x18\x01 \x03(\x0b\x32\x1f.agentmesh.registry.v1.Instance\"(\n\x15WatchInstancesRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"L\n\x16WatchInstancesResponse\x12\x32\n\tinstances\x18\x01 \x03(\x0b\x32\x1f.agentmesh.registry.v1.Instance*c\n\x0cRegistryKind\x12\x1d\n\x19REGISTRY_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14REGISTRY_KIND_CONSUL\x10\x01\x12\x1a\n\x16REGISTRY_KIND_EMBEDDED\x10\x02*l\n\x0eInstanceStatus\x12\x1f\n\x1bINSTANCE_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17INSTANCE_STATUS_PASSING\x10\x01\x12\x1c\n\x18INSTANCE_STATUS_CRITICAL\x10\x02\x32\x95\x05\n\x0fRegistryService\x12i\n\x0bGetRegistry\x12).agentmesh.registry.v1.GetRegistryRequest\x1a*.agentmesh.registry.v1.GetRegistryResponse\"\x03\x90\x02\x01\x12`\n\x08Register\x12&.agentmesh.registry.v1.RegisterRequest\x1a\'.agentmesh.registry.v1.RegisterResponse\"\x03\x90\x02\x02\x12\x66\n\nRenewLease\x12(.agentmesh.registry.v1.RenewLeaseRequest\x1a).agentmesh.registry.v1.RenewLeaseResponse\"\x03\x90\x02\x02\x12\x66\n\nDeregister\x12(.agentmesh.registry.v1.DeregisterRequest\x1a).agentmesh.registry.v1.DeregisterResponse\"\x03\x90\x02\x02\x12o\n\rListInstances\x12+.agentmesh.registry.v1.ListInstancesRequest\x1a,.agentmesh.registry.v1.ListInstancesResponse\"\x03\x90\x02\x01\x12t\n\x0eWatchInstances\x12,.agentmesh.registry.v1.WatchInstancesRequest\x1a-.agentmesh.registry.v1.WatchInstancesResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INSTANCE_METADATAENTRY']._loaded_options = None
   _globals['_INSTANCE_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_REGISTRYSERVICE'].methods_by_name['GetRegistry']._loaded_options = None
+  _globals['_REGISTRYSERVICE'].methods_by_name['GetRegistry']._serialized_options = b'\220\002\001'
   _globals['_REGISTRYSERVICE'].methods_by_name['Register']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['Register']._serialized_options = b'\220\002\002'
   _globals['_REGISTRYSERVICE'].methods_by_name['RenewLease']._loaded_options = None
@@ -44,32 +46,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYSERVICE'].methods_by_name['ListInstances']._serialized_options = b'\220\002\001'
   _globals['_REGISTRYSERVICE'].methods_by_name['WatchInstances']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['WatchInstances']._serialized_options = b'\220\002\001'
-  _globals['_INSTANCESTATUS']._serialized_start=998
-  _globals['_INSTANCESTATUS']._serialized_end=1106
+  _globals['_REGISTRYKIND']._serialized_start=1400
+  _globals['_REGISTRYKIND']._serialized_end=1499
+  _globals['_INSTANCESTATUS']._serialized_start=1501
+  _globals['_INSTANCESTATUS']._serialized_end=1609
   _globals['_INSTANCE']._serialized_start=104
-  _globals['_INSTANCE']._serialized_end=414
-  _globals['_INSTANCE_METADATAENTRY']._serialized_start=367
-  _globals['_INSTANCE_METADATAENTRY']._serialized_end=414
-  _globals['_REGISTERREQUEST']._serialized_start=416
-  _globals['_REGISTERREQUEST']._serialized_end=526
-  _globals['_REGISTERRESPONSE']._serialized_start=528
-  _globals['_REGISTERRESPONSE']._serialized_end=588
-  _globals['_RENEWLEASEREQUEST']._serialized_start=590
-  _globals['_RENEWLEASEREQUEST']._serialized_end=630
-  _globals['_RENEWLEASERESPONSE']._serialized_start=632
-  _globals['_RENEWLEASERESPONSE']._serialized_end=694
-  _globals['_DEREGISTERREQUEST']._serialized_start=696
-  _globals['_DEREGISTERREQUEST']._serialized_end=736
-  _globals['_DEREGISTERRESPONSE']._serialized_start=738
-  _globals['_DEREGISTERRESPONSE']._serialized_end=758
-  _globals['_LISTINSTANCESREQUEST']._serialized_start=760
-  _globals['_LISTINSTANCESREQUEST']._serialized_end=799
-  _globals['_LISTINSTANCESRESPONSE']._serialized_start=801
-  _globals['_LISTINSTANCESRESPONSE']._serialized_end=876
-  _globals['_WATCHINSTANCESREQUEST']._serialized_start=878
-  _globals['_WATCHINSTANCESREQUEST']._serialized_end=918
-  _globals['_WATCHINSTANCESRESPONSE']._serialized_start=920
-  _globals['_WATCHINSTANCESRESPONSE']._serialized_end=996
-  _globals['_REGISTRYSERVICE']._serialized_start=1109
-  _globals['_REGISTRYSERVICE']._serialized_end=1663
+  _globals['_INSTANCE']._serialized_end=437
+  _globals['_INSTANCE_METADATAENTRY']._serialized_start=390
+  _globals['_INSTANCE_METADATAENTRY']._serialized_end=437
+  _globals['_HEALTHCHECK']._serialized_start=440
+  _globals['_HEALTHCHECK']._serialized_end=640
+  _globals['_GETREGISTRYREQUEST']._serialized_start=642
+  _globals['_GETREGISTRYREQUEST']._serialized_end=662
+  _globals['_GETREGISTRYRESPONSE']._serialized_start=664
+  _globals['_GETREGISTRYRESPONSE']._serialized_end=736
+  _globals['_REGISTERREQUEST']._serialized_start=739
+  _globals['_REGISTERREQUEST']._serialized_end=907
+  _globals['_REGISTERRESPONSE']._serialized_start=909
+  _globals['_REGISTERRESPONSE']._serialized_end=969
+  _globals['_RENEWLEASEREQUEST']._serialized_start=971
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1011
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1013
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1075
+  _globals['_DEREGISTERREQUEST']._serialized_start=1077
+  _globals['_DEREGISTERREQUEST']._serialized_end=1117
+  _globals['_DEREGISTERRESPONSE']._serialized_start=1119
+  _globals['_DEREGISTERRESPONSE']._serialized_end=1139
+  _globals['_LISTINSTANCESREQUEST']._serialized_start=1141
+  _globals['_LISTINSTANCESREQUEST']._serialized_end=1201
+  _globals['_LISTINSTANCESRESPONSE']._serialized_start=1203
+  _globals['_LISTINSTANCESRESPONSE']._serialized_end=1278
+  _globals['_WATCHINSTANCESREQUEST']._serialized_start=1280
+  _globals['_WATCHINSTANCESREQUEST']._serialized_end=1320
+  _globals['_WATCHINSTANCESRESPONSE']._serialized_start=1322
+  _globals['_WATCHINSTANCESRESPONSE']._serialized_end=1398
+  _globals['_REGISTRYSERVICE']._serialized_start=1612
+  _globals['_REGISTRYSERVICE']._serialized_end=2273
 # @@protoc_insertion_point(module_scope)

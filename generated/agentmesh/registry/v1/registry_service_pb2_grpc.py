@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class RegistryServiceStub:
-    """RegistryService keeps the instances of the mesh's services alive by leases.
+    """RegistryService keeps the instances of the mesh's services. The control plane serves it on its port for proxies, where
+    a member acts for the service that its certificate names and for no other, and on its admin socket, where an operator
+    acts for all. An instance is healthy while its health checks pass and its lease is renewed.
+
+    In a mesh whose registry is Consul, each method but GetRegistry ends with FAILED_PRECONDITION.
     """
 
     def __init__(self, channel):
@@ -35,6 +39,11 @@ class RegistryServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetRegistry = channel.unary_unary(
+                '/agentmesh.registry.v1.RegistryService/GetRegistry',
+                request_serializer=agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.GetRegistryRequest.SerializeToString,
+                response_deserializer=agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.GetRegistryResponse.FromString,
+                _registered_method=True)
         self.Register = channel.unary_unary(
                 '/agentmesh.registry.v1.RegistryService/Register',
                 request_serializer=agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.RegisterRequest.SerializeToString,
@@ -63,32 +72,50 @@ class RegistryServiceStub:
 
 
 class RegistryServiceServicer:
-    """RegistryService keeps the instances of the mesh's services alive by leases.
+    """RegistryService keeps the instances of the mesh's services. The control plane serves it on its port for proxies, where
+    a member acts for the service that its certificate names and for no other, and on its admin socket, where an operator
+    acts for all. An instance is healthy while its health checks pass and its lease is renewed.
+
+    In a mesh whose registry is Consul, each method but GetRegistry ends with FAILED_PRECONDITION.
     """
 
+    def GetRegistry(self, request, context):
+        """GetRegistry tells which registry the mesh uses, so that a launcher knows where to register.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Register(self, request, context):
-        """Register adds an instance or replaces the one with the same id, and starts its lease.
+        """Register adds an instance or replaces the one with the same id, and starts its lease. A new instance is critical
+        until its first health check; one that is replaced keeps its status as long as it is checked at the same address.
+        The instance is on disk when this returns. INVALID_ARGUMENT names the field at fault; PERMISSION_DENIED when the
+        instance, or the one that has the id, is of another service than the caller; RESOURCE_EXHAUSTED when the service
+        has too many instances; UNAVAILABLE when it could not be written to disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """RenewLease keeps an instance registered. NOT_FOUND when the registry has lost it; the caller MUST register again.
+        """RenewLease keeps an instance alive. NOT_FOUND when the registry does not have it; the caller MUST register again.
+        PERMISSION_DENIED when it is of another service than the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Deregister(self, request, context):
-        """Deregister removes an instance. Removing an unknown instance is no error.
+        """Deregister removes an instance. Removing an unknown instance is no error. PERMISSION_DENIED when it is of another
+        service than the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListInstances(self, request, context):
-        """ListInstances returns the registered instances, sorted by service and id.
+        """ListInstances returns the registered instances, sorted by service and id. PERMISSION_DENIED when a member asks for
+        another service than its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,7 +124,8 @@ class RegistryServiceServicer:
     def WatchInstances(self, request, context):
         """WatchInstances sends all instances at once as the first message and again after every change; changes that come
         in close succession MAY be merged. It ends only when the caller or the server stops. After a broken stream the
-        caller calls again and MUST replace all that it knows by the first message.
+        caller calls again and MUST replace all that it knows by the first message. PERMISSION_DENIED when a member asks
+        for another service than its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,6 +134,11 @@ class RegistryServiceServicer:
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetRegistry': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRegistry,
+                    request_deserializer=agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.GetRegistryRequest.FromString,
+                    response_serializer=agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.GetRegistryResponse.SerializeToString,
+            ),
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
                     request_deserializer=agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.RegisterRequest.FromString,
@@ -140,8 +173,39 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RegistryService:
-    """RegistryService keeps the instances of the mesh's services alive by leases.
+    """RegistryService keeps the instances of the mesh's services. The control plane serves it on its port for proxies, where
+    a member acts for the service that its certificate names and for no other, and on its admin socket, where an operator
+    acts for all. An instance is healthy while its health checks pass and its lease is renewed.
+
+    In a mesh whose registry is Consul, each method but GetRegistry ends with FAILED_PRECONDITION.
     """
+
+    @staticmethod
+    def GetRegistry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmesh.registry.v1.RegistryService/GetRegistry',
+            agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.GetRegistryRequest.SerializeToString,
+            agentmesh_dot_registry_dot_v1_dot_registry__service__pb2.GetRegistryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Register(request,

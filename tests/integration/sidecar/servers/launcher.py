@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ class NoRegistry:
 
     async def deregister(self, instance_id: str) -> None:
         return
+
+    async def renew(self, instance_id: str) -> bool:
+        return True
 
     async def is_registered(self, instance_id: str) -> bool:
         return True
@@ -40,7 +44,7 @@ async def main() -> None:
     async def token() -> str:
         return str(given["token"])
 
-    async with open_member(settings, token=token, registry=NoRegistry()):
+    async with open_member(settings, token=token, registry=lambda _: nullcontext(NoRegistry())):
         print("ready", flush=True)
         await asyncio.Event().wait()
 

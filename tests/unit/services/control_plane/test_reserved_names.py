@@ -15,6 +15,7 @@ from mesh.identity import CertificateAuthority, JoinTokens, read_claims
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.replicas import Replicas
 
 NOBODY = cast(Any, None)
 
@@ -28,12 +29,12 @@ def control(tmp_path: Path) -> ControlServicer:
         tokens=JoinTokens.open(tmp_path / "ca"),
         declarations=DeclarationStore.open(tmp_path / "declarations.json"),
         store=StateStore(MeshState("test.local", "default")),
+        registry=NOBODY,
         follower=NOBODY,
         ads=NOBODY,
         started=datetime.now(UTC),
         draining=asyncio.Event(),
-        declared=lambda _: None,
-        leadership=Leadership("127.0.0.1:1"),
+        replicas=Replicas(Leadership.alone("127.0.0.1:1"), lambda _: None),
     )
 
 
