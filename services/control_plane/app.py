@@ -54,7 +54,13 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         replicas = await stack.enter_async_context(
             open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
-        document = LiveDocument(settings, store, registry.consul, leads=lambda: replicas.leadership.is_leader)
+        document = LiveDocument(
+            settings,
+            store,
+            registry.consul,
+            leads=lambda: replicas.leadership.is_leader,
+            known_services=lambda: store.current.names if follower.first_snapshot.is_set() else None,
+        )
         ready = asyncio.Event()
         ads = AdsServer(
             store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
