@@ -131,6 +131,10 @@ class AdsServer:
         streams = [connection.stream for connection in self._connections if connection.stream.node_id == node_id]
         return all(stream.has_taken(changed) for stream in streams) if streams else None
 
+    def refusals(self) -> tuple[Answer, ...]:
+        """What the connected proxies have refused and would not be sent again."""
+        return tuple(answer for connection in self._connections for answer in connection.stream.refusals())
+
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""
         try:

@@ -82,7 +82,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
-        parts = ConfigParts(document.rollout, document.sources, ads, draining)
+        parts = ConfigParts(document.rollout, document.sources, ads, store, draining)
         if not document.is_shared:
             # What is wrong with the files is to be said now; what is shared comes when it can be reached.
             await document.start(ads)

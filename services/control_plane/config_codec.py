@@ -6,12 +6,13 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentmesh.config.v1 import config_pb2
+from agentmesh.config.v1 import config_pb2, config_service_pb2
 from mesh.config.document import LoadedDocument
 from mesh.config.document.changes import ValueChange
 from mesh.config.document.printing import masked_origins
 from mesh.config.history import Head, Layer, Origin, Refusal, Revision, Status
 from mesh.errors import Fault
+from mesh.xds.explain import ExplainedCall
 from mesh.xds.rollout import ResourceChange
 from services.control_plane.config_sources import RefusedLayer
 
@@ -95,6 +96,28 @@ def refused_to_proto(layers: Iterable[RefusedLayer]) -> list[config_pb2.RefusedL
         )
         for layer in sorted(layers, key=lambda layer: layer.name)
     ]
+
+
+def explained_to_proto(call: ExplainedCall) -> config_service_pb2.ExplainCallResponse:
+    """What becomes of a call."""
+    return config_service_pb2.ExplainCallResponse(
+        allowed=call.is_allowed,
+        verdict=call.verdict,
+        route=call.route,
+        targets=[
+            config_service_pb2.ExplainedTarget(
+                target=each.target,
+                cluster=each.cluster,
+                percent=each.percent,
+                role=each.role,
+                endpoints=each.endpoints,
+                healthy=each.healthy,
+            )
+            for each in call.targets
+        ],
+        intention=call.intention,
+        policy=call.policy,
+    )
 
 
 def _timestamp(moment: datetime) -> Timestamp:

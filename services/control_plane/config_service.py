@@ -9,12 +9,15 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentmesh.config.v1 import config_pb2, config_service_pb2, config_service_pb2_grpc
 from mesh.config.history import OPERATOR, Draft, Head, Layer, Revision, Status
-from mesh.errors import DocumentInvalid, InvalidInput, NotFound, Unimplemented
+from mesh.errors import DocumentInvalid, InvalidInput, NotFound
+from mesh.state import StateStore
 from mesh.xds import AdsServer, names
+from mesh.xds.explain import explain_call
 from mesh.xds.rollout import resource_changes, resource_text
 from services.control_plane.config_access import Access
 from services.control_plane.config_codec import (
     changes_to_proto,
+    explained_to_proto,
     fault_to_proto,
     layers_to_proto,
     origins_to_proto,
@@ -41,6 +44,7 @@ class ConfigParts:
     rollout: Rollout
     sources: ConfigSources
     ads: AdsServer
+    store: StateStore
     draining: asyncio.Event
 
 
@@ -52,6 +56,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
         self._history = parts.rollout.history
         self._sources = parts.sources
         self._ads = parts.ads
+        self._store = parts.store
         self._draining = parts.draining
         self._access = access
 
@@ -234,7 +239,11 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
         self, request: config_service_pb2.ExplainCallRequest, context: grpc.ServicerContext
     ) -> config_service_pb2.ExplainCallResponse:
         self._access()
-        raise Unimplemented("Calls cannot be explained yet.")
+        for name in ("caller", "callee", "method"):
+            if not getattr(request, name):
+                raise InvalidInput("This is needed.", field=name)
+        found = explain_call(self._store.current, request.caller, request.callee, request.method, dict(request.headers))
+        return explained_to_proto(found)
 
     def _layers_with(self, document: str, source: str) -> tuple[Layer, ...]:
         """The layers that are in force, with another operator's layer."""

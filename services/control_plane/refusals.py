@@ -1,15 +1,16 @@
 """Refusals of proxies: which of them are the fault of a revision on probation, and what in the document caused them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mesh.config.history import Refusal
-from mesh.errors import MeshError
+from mesh.config.history import Origin, Refusal
+from mesh.errors import Fault, MeshError
 from mesh.telemetry import get_logger
 from mesh.xds import Answer, names
 from mesh.xds.rollout import Vetoes, find_cause, find_culprit
-from services.control_plane.document_reader import as_causes, changed_fields
+from mesh.xds.snapshot import Snapshot
+from services.control_plane.document_reader import Reading, as_causes, changed_fields
 from services.control_plane.rollout_ports import Proxies
 from services.control_plane.trials import Candidate, Trials
 
@@ -43,6 +44,32 @@ class Refusals:
             self._waiting.put_nowait(answer)
         except asyncio.QueueFull:
             _log.warning("refusal_dropped", node=answer.node_id)
+
+    def foreseen(self, snapshots: Mapping[str, Snapshot], reading: Reading) -> list[Fault]:
+        """What proxies have refused before and would be given by a change: they would not even be asked again.
+
+        `snapshots` are those of the proxies that the change concerns. A service without a veto left is not heard.
+        """
+        found = []
+        for answer in self._connected().refusals():
+            snapshot = snapshots.get(answer.node_id)
+            if snapshot is None or not self._vetoes.has(str(answer.spiffe_id)):
+                continue
+            wanted = snapshot.of(answer.type_url)
+            bad = sorted(
+                name for name, version in answer.refused.items() if name in wanted and wanted[name].version == version
+            )
+            if bad:
+                found.append(self._fault_of(answer, bad, reading))
+        return found
+
+    def _fault_of(self, answer: Answer, bad: Sequence[str], reading: Reading) -> Fault:
+        changes = as_causes(changed_fields(self._trials.current.reading, reading))
+        cause = find_cause(changes, bad, answer.message)
+        place = reading.origin(cause.path) if cause is not None else Origin("document", 0, "")
+        kind = names.SHORT_NAMES.get(answer.type_url, answer.type_url)
+        reason = f"{answer.node_id} has refused this {kind} ({', '.join(bad)}) before: {answer.message}"
+        return Fault(place.source, place.line, place.field, reason)
 
     async def next_verdict(self) -> Verdict:
         """Wait for a refusal that is the fault of a revision and that its proxy has a veto for."""

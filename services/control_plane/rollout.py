@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from mesh.config.document import Policy
 from mesh.config.history import Draft, Head, Layer, Refusal, Revision, RevisionStore, Status, stale
-from mesh.errors import FailedPrecondition, MeshError
+from mesh.errors import DocumentInvalid, FailedPrecondition, MeshError
 from mesh.runtime import Backoff
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
@@ -145,7 +145,14 @@ class Rollout:
 
     async def check(self, layers: Sequence[Layer]) -> Check:
         """Tell what layers would change; raises InvalidInput for what is wrong. Nothing changes."""
-        return await self._checks.check(layers)
+        return await self._check(layers)
+
+    async def _check(self, layers: Sequence[Layer], *, revision: int = 0, is_restored: bool = False) -> Check:
+        check = await self._checks.check(layers, revision=revision, is_restored=is_restored)
+        after = {node: both[1] for node, both in check.snapshots.items()}
+        if faults := self._refusals.foreseen(after, check.reading):
+            raise DocumentInvalid(faults)
+        return check
 
     async def apply(self, draft: Draft, *, expected: int | None, wait: float) -> Outcome:
         """Check a change and publish it; wait up to `wait` seconds until the proxies have it or it is undone.
@@ -153,32 +160,40 @@ class Rollout:
         Raises InvalidInput when it is not valid and FailedPrecondition when `expected` is not the newest revision;
         nothing changes then. A change without any difference makes no revision.
         """
+        action = "rollback" if draft.restores else "apply"
+        try:
+            revision, check, is_new = await self._commit(draft, expected)
+        except MeshError as err:
+            await self._audit.note(action, who=draft.author, revision=0, decision="refused", reason=str(err))
+            raise
+        if not is_new:
+            return Outcome(revision, Status.ACTIVE, len(self._checks.connected.proxies()))
+        is_staged = self.trials.staged is not None and self.trials.staged.number == revision.number
+        decision = "staged" if is_staged else "active"
+        await self._audit.note(
+            action, who=draft.author, revision=revision.number, decision=decision, reason=draft.message
+        )
+        concerned = {node: both for node, both in check.snapshots.items() if not is_staged or node in self.trials.first}
+        return await self._wait(revision, concerned, wait)
+
+    async def _commit(self, draft: Draft, expected: int | None) -> tuple[Revision, Check, bool]:
+        """Check and publish; the third value tells whether there is anything new."""
         async with self._one_change:
             head = await self.history.head()
             if expected is not None and expected != head.newest:
                 raise stale(expected, head)
             if head.staged:
                 raise stale(head.newest, head)
-            check = await self._checks.check(draft.layers, revision=head.newest + 1, is_restored=bool(draft.restores))
+            check = await self._check(draft.layers, revision=head.newest + 1, is_restored=bool(draft.restores))
             current = self.trials.current
             if _texts(draft.layers) == _texts(current.revision.draft.layers):
-                return Outcome(current.revision, Status.ACTIVE, len(self._checks.connected.proxies()))
+                return current.revision, check, False
             rollout = check.reading.policy.document.mesh.rollout
             is_staged = rollout.strategy == "staged" and bool(check.snapshots)
             draft = replace(draft, document_version=check.reading.version)
             revision = await self.history.append(draft, newest=head.newest, staged=is_staged)
             await self._adopt(await self.history.head(), check)
-        action = "rollback" if draft.restores else "apply"
-        decision = "staged" if is_staged else "active"
-        await self._audit.note(
-            action, who=draft.author, revision=revision.number, decision=decision, reason=draft.message
-        )
-        concerned = (
-            {node: both for node, both in check.snapshots.items() if node in self.trials.first}
-            if is_staged
-            else dict(check.snapshots)
-        )
-        return await self._wait(revision, concerned, wait)
+            return revision, check, True
 
     async def unstage(self, number: int, *, author: str, reason: str) -> None:
         """Undo a staged revision at an author's will."""

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from mesh.config.document import Policy
-from mesh.xds import ProxyStatus
+from mesh.xds import Answer, ProxyStatus
 from mesh.xds.rollout import Changed
 from mesh.xds.snapshot import Snapshot
 from services.control_plane.document_reader import Reading
@@ -23,6 +23,10 @@ class Proxies(Protocol):
 
     def has_taken(self, node_id: str, changed: Changed) -> bool | None:
         """Whether a proxy has acknowledged these versions; None when it is not connected."""
+        ...
+
+    def refusals(self) -> tuple[Answer, ...]:
+        """What the proxies have refused and would not be sent again."""
         ...
 
     def refresh(self) -> None:

@@ -40,6 +40,9 @@ class OneProxy:
     def has_taken(self, node_id, changed):
         return True
 
+    def refusals(self):
+        return ()
+
     def refresh(self):
         pass
 
