@@ -130,6 +130,10 @@ class AdsServer:
         found = self._by_node.get(node_id)
         return all(connection.stream.has_taken(changed) for connection in found) if found else None
 
+    def refusals(self) -> tuple[Answer, ...]:
+        """What the connected proxies have refused and would not be sent again."""
+        return tuple(answer for connection in self._connections for answer in connection.stream.refusals())
+
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""
         try:

@@ -98,6 +98,28 @@ def refused_to_proto(layers: Iterable[RefusedLayer]) -> list[config_pb2.RefusedL
     ]
 
 
+def explained_to_proto(call: ExplainedCall) -> config_service_pb2.ExplainCallResponse:
+    """What becomes of a call."""
+    return config_service_pb2.ExplainCallResponse(
+        allowed=call.is_allowed,
+        verdict=call.verdict,
+        route=call.route,
+        targets=[
+            config_service_pb2.ExplainedTarget(
+                target=each.target,
+                cluster=each.cluster,
+                percent=each.percent,
+                role=each.role,
+                endpoints=each.endpoints,
+                healthy=each.healthy,
+            )
+            for each in call.targets
+        ],
+        intention=call.intention,
+        policy=call.policy,
+    )
+
+
 def _timestamp(moment: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment)

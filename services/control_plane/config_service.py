@@ -239,8 +239,11 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
         self, request: config_service_pb2.ExplainCallRequest, context: grpc.ServicerContext
     ) -> config_service_pb2.ExplainCallResponse:
         self._access()
-        told = explain_call(self._store.current, request.caller, request.callee, request.method, dict(request.headers))
-        return explained_to_proto(told)
+        for name in ("caller", "callee", "method"):
+            if not getattr(request, name):
+                raise InvalidInput("This is needed.", field=name)
+        found = explain_call(self._store.current, request.caller, request.callee, request.method, dict(request.headers))
+        return explained_to_proto(found)
 
     def _layers_with(self, document: str, source: str) -> tuple[Layer, ...]:
         """The layers that are in force, with another operator's layer."""

@@ -14,7 +14,8 @@ from services.control_plane.audit import Audit
 from services.control_plane.config_keys import PREFIX, ConsulKeys
 from services.control_plane.config_sources import ConfigSources
 from services.control_plane.document_reader import SecretReader
-from services.control_plane.rollout import ErrorRates, Proxies, Rollout
+from services.control_plane.rollout import Rollout
+from services.control_plane.rollout_ports import ErrorRates, Proxies
 
 _log = get_logger(__name__)
 

@@ -40,6 +40,9 @@ class OneProxy:
     def has_taken(self, node_id, changed):
         return True
 
+    def refusals(self):
+        return ()
+
     def refresh(self):
         pass
 
@@ -106,7 +109,7 @@ async def test_a_service_that_is_gone_does_not_hold_up_other_changes(rollout):
 
 async def test_what_envoy_would_refuse_is_told_before_any_proxy_gets_it(rollout, monkeypatch):
     monkeypatch.setattr(
-        "services.control_plane.rollout.check_resource",
+        "services.control_plane.document_checks.check_resource",
         lambda resource: ("connect_timeout: must be at most 1s",) if resource.name == "echo" else (),
     )
     text = "services:\n  echo:\n    connections:\n      connect_timeout: 9s\n"
