@@ -21,9 +21,9 @@ from typing import Any
 
 from mesh.errors import FailedPrecondition, MeshError
 from mesh.identity import Identity, Svid
-from mesh.identity.files import make_private_dir, write_file
 from mesh.model import Address, ProxySpec
 from mesh.runtime import open_background
+from mesh.runtime.private_files import make_private_dir, write_file
 from mesh.telemetry import get_logger
 
 BOOTSTRAP_VARIABLE = "GRPC_XDS_BOOTSTRAP"
