@@ -144,9 +144,9 @@ class CertificateAuthority:
     ) -> SignedCertificate:
         """Sign the key of a PKCS #10 request; nothing else of the request is taken over.
 
-        `dns_names` are names and addresses of hosts. With `is_anchored` it is signed by the root on which join tokens
-        rely. Raises InvalidInput unless it is a P-256 key that has signed the request, and the request asks for no
-        names other than those that the certificate gets. Raises FailedPrecondition when the root has ended,
+        `dns_names` are names and IP addresses of hosts. With `is_anchored` it is signed by the root on which join
+        tokens rely. Raises InvalidInput unless it is a P-256 key that has signed the request, and the request asks for
+        no names other than those that the certificate gets. Raises FailedPrecondition when the root has ended,
         PermissionDenied when the identity was revoked.
         """
         if spiffe_id.trust_domain != self._trust_domain:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from mesh.discovery import HealthCheck, Registration, Registry, open_registration
 from mesh.errors import InvalidInput, MeshError
@@ -208,6 +209,7 @@ async def _describe(settings: MemberSettings, spec: ProxySpec, advertised: str) 
         kind=settings.kind,
         version=settings.version,
         capabilities=capabilities,
+        metadata=MappingProxyType(dict(settings.metadata)),
     )
 
 

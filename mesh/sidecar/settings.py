@@ -11,7 +11,7 @@ from mesh.model import Address, check_service_name
 
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
-    """One member of the mesh.
+    """One member of the mesh. `version` and `metadata`, such as its zone, are registered with it.
 
     `instance` is its id; "" makes one, whose files are removed at the end. `command` runs the application, which
     serves at MESH_LISTEN; `app_listen` ("unix:/PATH") is where it serves when it does not obey that. With neither it
@@ -33,6 +33,7 @@ class MemberSettings:
     trust_domain: str
     namespace: str = "default"
     version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     instance: str = ""
     command: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)

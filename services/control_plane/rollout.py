@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mesh.config.document import Policy
-from mesh.config.history import Draft, Head, Layer, Refusal, Revision, RevisionStore, Status, stale
-from mesh.errors import FailedPrecondition, InvalidInput, MeshError
+from mesh.config.document import Policy, check_references
+from mesh.config.history import Draft, Head, Layer, Origin, Refusal, Revision, RevisionStore, Status, stale
+from mesh.errors import DocumentInvalid, FailedPrecondition, Fault, InvalidInput, MeshError
 from mesh.runtime import Backoff
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import Answer, ProxyStatus, names
+from mesh.xds.constraints import check_resource
 from mesh.xds.rollout import Changed, Vetoes, changed_resources, choose_first, find_cause, find_culprit
 from mesh.xds.snapshot import Snapshot
 from services.control_plane.audit import Audit
@@ -31,6 +32,7 @@ MOST_WAITING_ANSWERS = 1000
 _MORE_REFUSALS_SECONDS = 0.1
 _LOOK_AGAIN_SECONDS = 0.5
 _SHORTEST_LOOK = 0.05
+_SECRETS_SECONDS = 5.0
 
 _log = get_logger(__name__)
 
@@ -63,6 +65,14 @@ class ErrorRates(Protocol):
         ...
 
 
+class Secrets(Protocol):
+    """Where the values of secrets come from."""
+
+    async def complete(self, reading: Reading) -> Reading:
+        """The reading with the values of its secrets; raises DocumentInvalid when one has none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a change. `waiting` are proxies that it concerns and that have not answered yet."""
@@ -92,6 +102,8 @@ class Rollout:
         *,
         error_rates: ErrorRates | None = None,
         leads: Callable[[], bool] = lambda: True,
+        secrets: Secrets | None = None,
+        known_services: Callable[[], Collection[str] | None] = lambda: None,
         probation: float = PROBATION_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -101,6 +113,8 @@ class Rollout:
         self._audit = audit
         self._error_rates = error_rates
         self._leads = leads
+        self._secrets = secrets
+        self._known_services = known_services
         self._probation = probation
         self._clock = clock
         self._vetoes = Vetoes(clock=clock)
@@ -148,7 +162,7 @@ class Rollout:
         _log.info("document_in_force", revision=head.active, newest=head.newest)
 
     async def _make_first(self, draft: Draft) -> None:
-        draft = replace(draft, document_version=read_layers(draft.layers).policy.version)
+        draft = replace(draft, document_version=read_layers(draft.layers).version)
         try:
             made = await self.history.append(draft, newest=0)
         except FailedPrecondition as err:
@@ -164,6 +178,7 @@ class Rollout:
             group.create_task(self._judge_for_ever())
             group.create_task(self._end_probations())
             group.create_task(self._hold_staged())
+            group.create_task(self._follow_secrets())
 
     async def follow(self) -> None:
         """Adopt what other control planes make of the history, for ever."""
@@ -180,9 +195,16 @@ class Rollout:
 
     # Changes.
 
-    async def check(self, layers: Sequence[Layer], *, revision: int = 0) -> Check:
-        """Read layers and build what each connected proxy would get; raises InvalidInput for what is wrong."""
+    async def check(self, layers: Sequence[Layer], *, revision: int = 0, is_restored: bool = False) -> Check:
+        """Read layers and build what each connected proxy would get; raises InvalidInput for what is wrong.
+
+        That is: DocumentInvalid with the places in the layers, of what Envoy would refuse, too. What is restored may
+        name services that are gone.
+        """
         reading = read_layers(layers, revision=revision)
+        self._check_references(reading, None if is_restored else self._known_services())
+        if self._secrets is not None:
+            reading = await self._secrets.complete(reading)
         snapshots: dict[str, tuple[Snapshot, Snapshot]] = {}
         for status in self._connected().proxies():
             # Hundreds of proxies take a while; others must not wait for it.
@@ -197,9 +219,39 @@ class Rollout:
                     field=err.field,
                     fix=err.fix,
                 ) from err
-            if before is not None and after is not None and changed_resources(before, after):
+            if before is not None and after is not None and (changed := changed_resources(before, after)):
+                self._check_constraints(reading, after, changed)
                 snapshots[status.node_id] = (before, after)
         return Check(reading, snapshots)
+
+    def _check_references(self, reading: Reading, known: Collection[str] | None) -> None:
+        """Raise DocumentInvalid for what is wrong, unless the document in force has it already.
+
+        An instance that has crashed may take the name of its service with it: no reason to refuse other changes then.
+        """
+        faults = check_references(reading.loaded, known)
+        if faults and self.trials.candidates:
+            old = check_references(self.trials.current.reading.loaded, known)
+            have = {(fault.field, fault.reason) for fault in old}
+            faults = tuple(fault for fault in faults if (fault.field, fault.reason) not in have)
+        if faults:
+            raise DocumentInvalid(faults)
+
+    def _check_constraints(self, reading: Reading, snapshot: Snapshot, changed: Changed) -> None:
+        """Raise DocumentInvalid when Envoy would refuse one of the changed resources, with what caused it."""
+        for url, resources in changed.items():
+            for name in sorted(resources):
+                resource = snapshot.of(url).get(name)
+                flaw = next(iter(check_resource(resource)), None) if resource is not None else None
+                if flaw is None:
+                    continue
+                changes = changed_fields(self.trials.current.reading, reading)
+                cause = find_cause(as_causes([change for change in changes if change.after]), [name], flaw)
+                place = reading.origin(cause.path) if cause is not None else Origin("document", 0, "")
+                kind = names.SHORT_NAMES.get(url, url)
+                raise DocumentInvalid(
+                    [Fault(place.source, place.line, place.field, f"Envoy would refuse {kind} {name}: {flaw}")]
+                )
 
     async def apply(self, draft: Draft, *, expected: int | None, wait: float) -> Outcome:
         """Check a change and publish it; wait up to `wait` seconds until the proxies have it or it is undone.
@@ -213,13 +265,13 @@ class Rollout:
                 raise stale(expected, head)
             if head.staged:
                 raise stale(head.newest, head)
-            check = await self.check(draft.layers, revision=head.newest + 1)
+            check = await self.check(draft.layers, revision=head.newest + 1, is_restored=bool(draft.restores))
             current = self.trials.current
             if _texts(draft.layers) == _texts(current.revision.draft.layers):
                 return Outcome(current.revision, Status.ACTIVE, len(self._connected().proxies()))
             rollout = check.reading.policy.document.mesh.rollout
             is_staged = rollout.strategy == "staged" and bool(check.snapshots)
-            draft = replace(draft, document_version=check.reading.policy.version)
+            draft = replace(draft, document_version=check.reading.version)
             revision = await self.history.append(draft, newest=head.newest, staged=is_staged)
             await self._adopt(await self.history.head(), check)
         action = "rollback" if draft.restores else "apply"
@@ -333,14 +385,43 @@ class Rollout:
     async def _candidate(self, number: int, check: Check | None) -> Candidate:
         revision = await self.history.get(number)
         is_checked = check is not None and check.reading.policy.revision == number
-        reading = (
-            check.reading if check is not None and is_checked else read_layers(revision.draft.layers, revision=number)
-        )
+        if check is not None and is_checked:
+            reading = check.reading
+        else:
+            reading = await self._with_secrets(read_layers(revision.draft.layers, revision=number))
         return Candidate(revision, reading, self._clock() + self._probation)
+
+    async def _with_secrets(self, reading: Reading) -> Reading:
+        """The reading with its secrets as they are now; as it is when they cannot be had: what runs goes on."""
+        if self._secrets is None:
+            return reading
+        try:
+            return await self._secrets.complete(reading)
+        except MeshError as err:
+            _log.error("secrets_not_read", revision=reading.policy.revision, reason=err.reason, error=str(err))
+            return reading
+
+    async def _follow_secrets(self) -> None:
+        while True:
+            await asyncio.sleep(_SECRETS_SECONDS)
+            await self.renew_secrets()
+
+    async def renew_secrets(self) -> None:
+        """Look up the secrets of what is in force again; new values go to the proxies."""
+        async with self._one_change:
+            staged = [self.trials.staged] if self.trials.staged is not None else []
+            is_new = False
+            for found in (*self.trials.candidates, *staged):
+                reading = await self._with_secrets(found.reading)
+                is_new = is_new or reading.policy.secrets_version != found.policy.secrets_version
+                found.reading = reading
+            if is_new:
+                _log.info("secrets_changed")
+                self._publish()
 
     async def _choose_first(self, staged: Candidate, check: Check | None) -> frozenset[str]:
         if check is None:
-            check = await self.check(staged.revision.draft.layers, revision=staged.number)
+            check = await self.check(staged.revision.draft.layers, revision=staged.number, is_restored=True)
         percent = staged.policy.document.mesh.rollout.first_percent
         return choose_first(list(check.snapshots), percent, str(staged.number))
 

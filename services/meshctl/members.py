@@ -23,6 +23,7 @@ GATEWAY = "gateway"
 class MemberRequest:
     """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused.
 
+    `version` and `metadata` are registered; "" stands for the version of agentmesh itself.
     `is_client` is for a command that serves nothing, `is_proxyless` for one that calls by gRPC's own xDS client.
     """
 
@@ -36,6 +37,8 @@ class MemberRequest:
     edge: Address | None = None
     is_client: bool = False
     is_proxyless: bool = False
+    version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def gateway(cls, edge: Address) -> Self:
@@ -55,6 +58,8 @@ class MemberRequest:
                 env=entry.env,
                 listen=entry.listen,
                 instance=f"{entry.name}-{number}",
+                version=entry.version,
+                metadata=entry.metadata,
             )
             for entry in mesh_file.services.values()
             for number in range(1, entry.instances + 1)
@@ -77,7 +82,8 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
     return MemberSettings(
         service=request.name,
         kind=request.kind,
-        version=mesh.__version__,
+        version=request.version or mesh.__version__,
+        metadata=request.metadata,
         instance=request.instance,
         state_dir=settings.state_dir,
         control_planes=settings.control_planes,

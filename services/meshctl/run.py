@@ -12,7 +12,7 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mesh.config import MeshSettings
+from mesh.config import METADATA_KEY, MeshSettings
 from mesh.errors import InvalidInput
 from mesh.model import check_service_name
 from mesh.runtime import adopt_orphans, open_background
@@ -28,6 +28,19 @@ from services.meshctl.registry import registry_of, settings_in_use
 _CALLABLE_TIMEOUT = 20.0
 _POLL = 0.02
 
+
+def _parse_metadata(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or METADATA_KEY.fullmatch(name) is None:
+            raise click.BadParameter(f"{word!r} is not NAME=VALUE with a name of letters, digits, dashes, underscores.")
+        if name in pairs:
+            raise click.BadParameter(f"{name} is given twice.")
+        pairs[name] = value
+    return pairs
+
+
 _UPSTREAM = click.option("--upstream", "upstreams", multiple=True, help="A service that it may call; may be repeated.")
 _TOKEN_FILE = click.option(
     "--token-file",
@@ -38,6 +51,14 @@ _PROXYLESS = click.option(
     "--proxyless",
     is_flag=True,
     help="It calls as xds:///SERVICE, by gRPC's own xDS client instead of an Envoy; $GRPC_XDS_BOOTSTRAP is set.",
+)
+_VERSION = click.option("--version", default="", help="Its version, by which subsets are chosen.")
+_METADATA = click.option(
+    "--metadata",
+    "metadata",
+    multiple=True,
+    callback=_parse_metadata,
+    help="NAME=VALUE, such as zone=a; may be repeated.",
 )
 _COMMAND = click.argument("command", nargs=-1, type=click.UNPROCESSED)
 _NAME = click.argument("name")
@@ -57,6 +78,8 @@ def run() -> None:
 @_NAME
 @click.option("--url", default="", help="URL of a streamable HTTP MCP server, instead of a command.")
 @_UPSTREAM
+@_VERSION
+@_METADATA
 @_TOKEN_FILE
 @_COMMAND
 @click.pass_obj
@@ -65,27 +88,39 @@ def mcp(
     name: str,
     url: str,
     upstreams: tuple[str, ...],
+    version: str,
+    metadata: dict[str, str],
     token_file: Path | None,
     command: tuple[str, ...],
 ) -> None:
     """Put an MCP server into the mesh: `meshctl run mcp NAME -- COMMAND...`, or --url URL for one over HTTP."""
     if bool(url) == bool(command):
         raise click.UsageError("Give either a command after `--`, or --url URL.")
-    _run_member(settings, MemberRequest(name, "mcp", bridge_command(command, url), upstreams), token_file)
+    bridge = bridge_command(command, url)
+    _run_member(settings, MemberRequest(name, "mcp", bridge, upstreams, version=version, metadata=metadata), token_file)
 
 
 @run.command()
 @_NAME
 @_UPSTREAM
+@_VERSION
+@_METADATA
 @_TOKEN_FILE
 @_COMMAND
 @click.pass_obj
 def agent(
-    settings: MeshSettings, name: str, upstreams: tuple[str, ...], token_file: Path | None, command: tuple[str, ...]
+    settings: MeshSettings,
+    name: str,
+    upstreams: tuple[str, ...],
+    version: str,
+    metadata: dict[str, str],
+    token_file: Path | None,
+    command: tuple[str, ...],
 ) -> None:
     """Put an agent into the mesh: a program that serves agentmesh.agent.v1 at $MESH_LISTEN."""
     _check_command(command)
-    _run_member(settings, MemberRequest(name, "agent", command, upstreams), token_file)
+    request = MemberRequest(name, "agent", command, upstreams, version=version, metadata=metadata)
+    _run_member(settings, request, token_file)
 
 
 @run.command()
@@ -93,6 +128,8 @@ def agent(
 @click.option("--listen", default="", help='Where the program listens by itself, "unix:/PATH"; else at $MESH_LISTEN.')
 @_PROXYLESS
 @_UPSTREAM
+@_VERSION
+@_METADATA
 @_TOKEN_FILE
 @_COMMAND
 @click.pass_obj
@@ -102,6 +139,8 @@ def service(
     listen: str,
     proxyless: bool,
     upstreams: tuple[str, ...],
+    version: str,
+    metadata: dict[str, str],
     token_file: Path | None,
     command: tuple[str, ...],
 ) -> None:
@@ -112,7 +151,9 @@ def service(
     _check_command(command)
     if listen and not listen.startswith("unix:/"):
         raise InvalidInput(f"{listen!r} is no unix socket.", field="--listen", fix="Write unix:/PATH, absolute.")
-    request = MemberRequest(name, "service", command, upstreams, listen=listen, is_proxyless=proxyless)
+    request = MemberRequest(
+        name, "service", command, upstreams, listen=listen, is_proxyless=proxyless, version=version, metadata=metadata
+    )
     _run_member(settings, request, token_file)
 
 
