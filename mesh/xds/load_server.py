@@ -118,7 +118,7 @@ class LoadReportServer:
             connection.wake.clear()
             order = self._reports.order_for(connection.node_id)
             if order != sent:
-                self._reports.note_ordered(source)
+                self._reports.note_ordered(source, order)
                 await context.write(_to_response(order))
                 sent = order
             await connection.wake.wait()
