@@ -3,8 +3,7 @@
     judge, error_percent ──> orders ──> LoadReportServer ──LRS──> Envoy
     load_of, load_at <── series <── ledger per proxy and cluster <── reports, one a second
 
-While nobody judges, nothing is asked for and nothing is kept. Reports stay in this process: of several control planes
-each knows what the proxies report that are connected to it.
+While nobody judges, nothing is asked for and nothing is kept. Reports stay in this process.
 """
 
 import math
