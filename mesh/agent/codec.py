@@ -14,7 +14,7 @@ from mesh.agent.agent import Agent
 from mesh.agent.part import JSON, TEXT, Part
 from mesh.agent.skill import Skill
 from mesh.agent.task import Task, TaskState, Update
-from mesh.errors import InvalidInput, MeshError
+from mesh.errors import FailedPrecondition, InvalidInput, MeshError, Unavailable
 
 _MOST_PARTS = 100
 # Those that say no more than a MeshError: others cannot be made of a summary and a field.
@@ -83,8 +83,8 @@ def error_from_proto(detail: error_pb2.ErrorDetail, *, service: str) -> MeshErro
     """The error of a failed task. The contract carries no code: the class follows from what the detail says."""
     kind = _BY_REASON.get(detail.reason)
     if kind is None:
-        kind = errors.Unavailable if detail.retryable else errors.FailedPrecondition
-        kind = errors.InvalidInput if detail.field else kind
+        kind = Unavailable if detail.retryable else FailedPrecondition
+        kind = InvalidInput if detail.field else kind
     return kind(
         detail.summary or "The task failed.",
         reason=detail.reason,

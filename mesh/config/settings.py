@@ -38,7 +38,8 @@ class MeshSettings:
     operator runs it, so `meshctl up` starts none. `certificate_lifetime` is that of workload certificates, which are
     renewed at half of it. `config_dir` holds the layers of the mesh document that are files, defaults.yaml and one for
     each `environment`; `config_history` is "files" or "consul". `config_admins` are the SPIFFE ids that may read and
-    change the document over the network; `secrets_key_file` is the key under which secrets of kind kv: are kept.
+    change the document over the network; `secrets_store` is "file" or "consul", where secrets of kind kv: are
+    kept, under the key in `secrets_key_file`.
     """
 
     state_dir: Path
@@ -65,6 +66,7 @@ class MeshSettings:
     config_dir: Path
     config_history: str
     config_admins: tuple[SpiffeId, ...]
+    secrets_store: str
     secrets_key_file: Path
 
     @property
@@ -126,6 +128,7 @@ class MeshSettings:
             config_dir=Path(environment.get("MESH_CONFIG_DIR") or CONFIG_DIR).absolute(),
             config_history=_parse_history(environment.get("MESH_CONFIG_HISTORY") or "files"),
             config_admins=_parse_admins(environment.get("MESH_CONFIG_ADMINS") or ""),
+            secrets_store=_parse_store(environment.get("MESH_SECRETS_STORE") or "file"),
             secrets_key_file=Path(environment.get("MESH_SECRETS_KEY_FILE") or state_dir / "secrets.key").absolute(),
         )
 
@@ -146,6 +149,12 @@ def _parse_lifetime(text: str) -> timedelta:
             fix=f"Give seconds, from {_SHORTEST_LIFE} to {_LONGEST_LIFE}.",
         )
     return timedelta(seconds=int(text))
+
+
+def _parse_store(text: str) -> str:
+    if text not in ("file", "consul"):
+        raise InvalidInput(f"{text!r} is no place for secrets.", field="MESH_SECRETS_STORE", fix="Use file or consul.")
+    return text
 
 
 def _parse_environment(text: str) -> str:

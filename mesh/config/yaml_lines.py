@@ -160,6 +160,7 @@ class _Frame:
     key: str | None = None
     key_line: int = 0
     has_key: bool = False
+    is_merge: bool = False
     merged: list[_Node] = field(default_factory=list)
 
 
@@ -217,7 +218,8 @@ class _Composer:
         parent = frame.node
         if isinstance(parent.content, dict) and not frame.has_key:
             frame.has_key, frame.key_line = True, line
-            frame.key = self._key(node, line, parent, is_plain=is_plain)
+            frame.is_merge = is_plain and node.content == _MERGE
+            frame.key = self._key(node, line, parent)
             return
         parent.size += node.size
         parent.height = max(parent.height, node.height + 1)
@@ -229,20 +231,19 @@ class _Composer:
             parent.content.append(node)
             return
         frame.has_key = False
-        if frame.key == _MERGE:
+        if frame.is_merge:
             frame.merged.append(node)
         elif frame.key is not None:
             parent.content[frame.key] = (frame.key_line, node)
 
-    def _key(self, node: _Node, line: int, parent: _Node, *, is_plain: bool) -> str | None:
+    def _key(self, node: _Node, line: int, parent: _Node) -> str | None:
         key = node.content
         if not isinstance(key, str):
             self._flaw(line, "this key must be text; put it in quotes")
             return None
         if key in parent.content:
             self._flaw(line, "this key stands here twice", key)
-        # A "<<" in quotes is a key like any other; there is no use for it in anything of ours.
-        return key if is_plain or key != _MERGE else None
+        return key
 
     def _merge(self, target: _Node, source: _Node) -> None:
         """YAML's merge key: what the target does not say itself."""

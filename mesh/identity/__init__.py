@@ -10,6 +10,8 @@ The private key is made where it is used and never travels. May import rpc and b
 from mesh.identity.authority import CertificateAuthority, SignedCertificate
 from mesh.identity.client import Identity, IdentitySettings, open_identity
 from mesh.identity.client_tls import ClientTls
+from mesh.identity.revocations import Revocations
+from mesh.identity.roots import Roots, Stage, next_of
 from mesh.identity.server_tls import ServerTls, open_server_credentials
 from mesh.identity.servicer import IdentityServicer, peer_spiffe_id
 from mesh.identity.svid import Svid, write_svid_files
@@ -22,10 +24,14 @@ __all__ = [
     "IdentityServicer",
     "IdentitySettings",
     "JoinTokens",
+    "Revocations",
+    "Roots",
     "ServerTls",
     "SignedCertificate",
+    "Stage",
     "Svid",
     "TokenClaims",
+    "next_of",
     "open_identity",
     "open_server_credentials",
     "peer_spiffe_id",

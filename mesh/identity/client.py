@@ -12,7 +12,6 @@ import grpc
 
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.errors import DeadlineExceeded, FailedPrecondition, InvalidInput, MeshError, Unauthenticated, Unavailable
-from mesh.identity.files import hold_private_dir, read_secret, remove_file, write_file
 from mesh.identity.first_contact import fetch_root
 from mesh.identity.root import utc_now
 from mesh.identity.server_tls import TLS_NAME
@@ -21,6 +20,7 @@ from mesh.identity.tokens import read_claims
 from mesh.model import Address
 from mesh.rpc import error_from_rpc, open_target
 from mesh.runtime import Backoff, open_background
+from mesh.runtime.private_files import hold_private_dir, read_secret, remove_file, write_file
 from mesh.telemetry import get_logger
 
 _log = get_logger(__name__)

@@ -34,6 +34,8 @@ class ServerTls:
         self._authority = authority
         self._spiffe_id = spiffe_id
         self._lifetime = lifetime
+        self._knows_callers = require_client_certificate
+        self._bundle = ""
         self._lock = threading.Lock()
         self._private_key, self._signed = self._sign()
         self.credentials = grpc.dynamic_ssl_server_credentials(
@@ -44,22 +46,29 @@ class ServerTls:
 
     def _sign(self) -> tuple[str, SignedCertificate]:
         private_key, csr = create_key()
-        return private_key, self._authority.sign(
-            csr, self._spiffe_id, reason="control-plane", lifetime=self._lifetime, dns_names=(TLS_NAME,)
+        signed = self._authority.sign(
+            csr,
+            self._spiffe_id,
+            reason="control-plane",
+            lifetime=self._lifetime,
+            dns_names=(TLS_NAME,),
+            # Who has no certificate yet has nothing but a token, which names the root that it relies on.
+            is_anchored=not self._knows_callers,
         )
+        self._bundle = self._authority.bundle_pem
+        return private_key, signed
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         # The root goes along, so that a workload with nothing but a token can compare its fingerprint.
-        chain = (self._signed.chain_pem + self._authority.bundle_pem).encode()
-        return grpc.ssl_server_certificate_configuration(
-            [(self._private_key.encode(), chain)], self._authority.bundle_pem.encode()
-        )
+        chain = (self._signed.chain_pem + self._bundle).encode()
+        return grpc.ssl_server_certificate_configuration([(self._private_key.encode(), chain)], self._bundle.encode())
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Asked by gRPC before each handshake, in a thread of its own; None: no change."""
         with self._lock:
             # A clock that was set back makes the certificate one of the future, which nobody takes.
-            if self._signed.issue_time - CLOCK_SKEW <= self._authority.now() < self._signed.renew_time:
+            is_fresh = self._signed.issue_time - CLOCK_SKEW <= self._authority.now() < self._signed.renew_time
+            if is_fresh and self._bundle == self._authority.bundle_pem:
                 return None
             try:
                 self._private_key, self._signed = self._sign()

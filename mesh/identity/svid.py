@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.errors import InvalidInput
 from mesh.identity.authority import CLOCK_SKEW
-from mesh.identity.files import hold_private_dir, read_secret, write_file
 from mesh.identity.x509_errors import UNREADABLE
 from mesh.model import SpiffeId
+from mesh.runtime.private_files import hold_private_dir, read_secret, write_file
 from mesh.telemetry import get_logger
 
 _SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 (a type's name)

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from mesh.errors import FailedPrecondition, InvalidInput, PermissionDenied, Unauthenticated
-from mesh.identity.files import hold_private_dir, read_secret, write_file
 from mesh.identity.root import utc_now
 from mesh.identity.server_tls import CONTROL_PLANE
 from mesh.model import check_service_name
+from mesh.runtime.private_files import hold_private_dir, read_secret, write_file
 from mesh.telemetry import get_logger
 
 RESERVED = frozenset({CONTROL_PLANE})

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.errors import FailedPrecondition, MeshError
-from mesh.identity.files import write_file
 from mesh.model import ProxySpec
 from mesh.runtime import ChildSpec, Supervised, open_supervised
+from mesh.runtime.private_files import write_file
 from mesh.sidecar.admin import EnvoyAdmin, Traffic, open_admin
 from mesh.sidecar.bootstrap import MOST_CONNECTIONS, ControlPlane, build_bootstrap
 from mesh.sidecar.run_dir import RunDirectory

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.errors import AlreadyExists, FailedPrecondition, InvalidInput
-from mesh.identity.files import make_private_dir
+from mesh.runtime.private_files import make_private_dir
 
 LONGEST_SOCKET_PATH = 100
 """Bytes. The kernel takes 107; mesh.rpc keeps some for servers that add to the name."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
 from mesh.config.document import Policy
@@ -16,7 +15,7 @@ from mesh.model import ProxySpec, SpiffeId
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds.answers import Answer
-from mesh.xds.descriptors import envoy_message, envoy_pool
+from mesh.xds.descriptors import envoy_message
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.snapshot import Snapshot
 from mesh.xds.status import ProxyStatus
@@ -218,8 +217,7 @@ class AdsServer:
         self._check_node(node.id, identity)
         spec = None
         if not agent.startswith("gRPC"):
-            metadata = MessageToDict(node.metadata, descriptor_pool=envoy_pool())
-            spec = ProxySpec.from_metadata(node.id, metadata)
+            spec = ProxySpec.from_metadata(node.id, _texts(node.metadata))
         connection = _Connection(kind(node.id, identity, agent), spec)
         connection.stream.on_answer = self._on_answer
         connection.stream.receive(first)
@@ -262,6 +260,12 @@ class AdsServer:
             elif connection.is_ended and not connection.requests:
                 return
             await connection.wake.wait()
+
+
+def _texts(metadata: Any) -> dict[str, str | None]:
+    """The texts in a Struct; None stands for what is none, and may have no form in JSON."""
+    fields = metadata.fields
+    return {name: it.string_value if it.WhichOneof("kind") == "string_value" else None for name, it in fields.items()}
 
 
 async def _first_request(requests: AsyncIterator[Any]) -> Any | None:

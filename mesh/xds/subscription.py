@@ -214,7 +214,7 @@ class StateSubscription:
             return {}
         if self.is_whole:
             return None
-        return {name: version for name, version in (self.sent or {}).items() if name in named and name in self.names}
+        return {name: version for name, version in (self.sent or {}).items() if name in named}
 
     def plan(self, available: ByName) -> tuple[Resource, ...] | None:
         """The next response, or None when the client has it."""

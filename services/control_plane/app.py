@@ -17,6 +17,7 @@ from mesh.runtime import Stop
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, LoadReports, LoadReportServer, subset_clusters
+from services.control_plane.authority_service import authority_service, keep_authority
 from services.control_plane.canary import open_canaries
 from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
 from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
@@ -45,6 +46,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
     declarations = DeclarationStore.open(settings.state_dir / "declarations.json")
     store = StateStore(MeshState(settings.trust_domain, settings.namespace))
     store.set_declarations(declarations.declarations)
+    store.set_revoked(authority.revocations.services)
     draining = asyncio.Event()
     lifetime = settings.certificate_lifetime
 
@@ -129,6 +131,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ServerSettings(service=NAME, listen=f"unix:{settings.admin_socket}", default_deadline=_LONGEST_CHANGE),
                 [
                     control_service,
+                    authority_service(authority, store, lifetime),
                     registry.for_operators,
                     _config_service(parts, access_by_socket(settings.admin_socket)),
                     canaries.service(access_by_socket(settings.admin_socket), draining),
@@ -139,6 +142,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             works = (
                 follower.follow(),
                 ads.run(),
+                keep_authority(authority, store, lifetime, leads=lambda: replicas.leadership.is_leader),
                 document.run(ads),
                 loads.run(),
                 _follow_lead(replicas.leadership, loads),

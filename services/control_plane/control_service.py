@@ -154,6 +154,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
     ) -> control_service_pb2.CreateJoinTokenResponse:
         check_service_name(request.service)
         check_joinable(request.service, self._declarations.declarations.get(request.service))
+        self._authority.revocations.check(request.service)
         lifetime = _lifetime_of(request)
         token, expire_time = self._tokens.create(request.service, lifetime, fingerprint=self._authority.fingerprint)
         _log.info("join_token_created", for_service=request.service, expires=expire_time.isoformat())

@@ -7,7 +7,7 @@ gateway         the edge                                                        
 
 from mesh.config import check_declaration
 from mesh.errors import FailedPrecondition, InvalidInput
-from mesh.model import RESERVED_NAMES, Declaration
+from mesh.model import RESERVED_NAMES, Declaration, check_service_name
 
 CONTROL_PLANE, REGISTRY = RESERVED_NAMES
 GATEWAY = "gateway"
@@ -48,6 +48,13 @@ def check_joinable(service: str, declaration: Declaration | None) -> None:
             field="service",
             fix="Declare it first: `meshctl token create gateway --kind gateway`.",
         )
+
+
+def check_revocable(service: str) -> None:
+    """Raise InvalidInput for what is no service name, and for names without which the mesh would shut itself out."""
+    check_service_name(service)
+    if service in (CONTROL_PLANE, REGISTRY):
+        raise _reserved(service, "service")
 
 
 def _reserved(name: str, field: str) -> InvalidInput:

@@ -56,11 +56,18 @@ def running_file(settings: MeshSettings) -> Path:
 @asynccontextmanager
 async def open_control(settings: MeshSettings) -> "AsyncIterator[control_service_pb2_grpc.ControlServiceAsyncStub]":
     """ControlService of the running mesh; raises Unavailable that says how to start one."""
+    async with open_admin(settings) as channel:
+        yield control_service_pb2_grpc.ControlServiceStub(channel)
+
+
+@asynccontextmanager
+async def open_admin(settings: MeshSettings) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the admin socket of the control plane; raises Unavailable that says how to start one."""
     if not settings.admin_socket.exists():
         raise no_mesh(settings)
     async with open_target(f"unix:{settings.admin_socket}", authority="control-plane.mesh") as channel:
         try:
-            yield control_service_pb2_grpc.ControlServiceStub(channel)
+            yield channel
         except grpc.aio.AioRpcError as err:
             if err.code() is grpc.StatusCode.UNAVAILABLE:
                 raise no_mesh(settings) from err

@@ -60,11 +60,14 @@ def proxies(settings: MeshSettings, output: str) -> None:
     )
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @output_option
-@click.pass_obj
-def certs(settings: MeshSettings, output: str) -> None:
-    """Show the certificates that have not ended."""
+@click.pass_context
+def certs(context: click.Context, output: str) -> None:
+    """Show the certificates that have not ended; the commands below are about roots and revoked identities."""
+    if context.invoked_subcommand is not None:
+        return
+    settings: MeshSettings = context.obj
 
     async def read() -> list[control_pb2.Certificate]:
         async with open_control(settings) as control:

@@ -10,8 +10,10 @@ import click
 import mesh
 from mesh.config import MeshSettings
 from mesh.errors import MeshError
+from services.meshctl.authority import restore, revoke, root, rotate_root
 from services.meshctl.call import call
 from services.meshctl.canary import canary
+from services.meshctl.config import config
 from services.meshctl.demo import demo
 from services.meshctl.doctor import doctor
 from services.meshctl.failures import FAILED, INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
@@ -19,6 +21,7 @@ from services.meshctl.forget import forget
 from services.meshctl.inspect import agents, certs, proxies, tools
 from services.meshctl.logs import logs
 from services.meshctl.run import run
+from services.meshctl.secrets import secrets
 from services.meshctl.status import status
 from services.meshctl.token import token
 from services.meshctl.up import down, up
@@ -43,7 +46,27 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
     context.obj = MeshSettings.from_environment()
 
 
-for _command in (up, down, status, run, tools, call, agents, proxies, certs, token, forget, doctor, logs, canary, demo):
+for _command in (root, rotate_root, revoke, restore):
+    certs.add_command(_command)
+for _command in (
+    up,
+    down,
+    status,
+    run,
+    tools,
+    call,
+    agents,
+    proxies,
+    certs,
+    token,
+    forget,
+    doctor,
+    logs,
+    canary,
+    demo,
+    config,
+    secrets,
+):
     cli.add_command(_command)
 
 

@@ -24,10 +24,12 @@ def build_route(host: Host, route: Route | None, match: dict[str, Any]) -> dict[
     literal: dict[str, Any] = {
         "match": match,
         "route": _action(host, chosen),
-        **_edits(host, "request", chosen.headers.request),
-        **_edits(host, "response", chosen.headers.response, hidden=_hidden(host, chosen)),
-        **tracing_of(host.sampling_percent),
+        **_added(host, "request", chosen.headers.request),
+        **_added(host, "response", chosen.headers.response),
+        **tracing_of(host.sampling_percent, chosen.headers.request.remove),
     }
+    if removed := dict.fromkeys((*chosen.headers.response.remove, *_hidden(host, chosen))):
+        literal["response_headers_to_remove"] = list(removed)
     if route is not None:
         literal["name"] = f"{host.service}/{route.name}"
     if fault is not None and is_meant(fault, host.caller):
@@ -80,7 +82,8 @@ def _times(host: Host, timeout: timedelta | None) -> dict[str, Any]:
         return {"timeout": "0s", "max_stream_duration": {"grpc_timeout_header_max": "0s"}}
     limit = seconds(timeout)
     if host.policy.protocol != "grpc":
-        return {"timeout": limit, "max_stream_duration": {"grpc_timeout_header_max": limit}}
+        # 504, as HTTP has it. Beside a max_stream_duration Envoy would not look at it.
+        return {"timeout": limit}
     # `timeout` would start only when the caller has sent all, and its answer is no DEADLINE_EXCEEDED.
     duration = {"max_stream_duration": limit, "grpc_timeout_header_max": limit}
     return {"timeout": "0s", "max_stream_duration": duration}
@@ -127,14 +130,13 @@ def _hash_key(key: str) -> dict[str, Any]:
     return {"connection_properties": {"source_ip": True}}
 
 
-def _hidden(host: Host, route: Route) -> set[str]:
+def _hidden(host: Host, route: Route) -> tuple[str, ...]:
     """What the sidecar itself writes into answers, and callers are not to see."""
     is_any_timed = any(is_timed(host.place(target).cluster) for target in shares_of(host, route))
-    return {LOAD_HEADER} if is_any_timed else set()
+    return (LOAD_HEADER,) if is_any_timed else ()
 
 
-def _edits(host: Host, direction: str, edits: HeaderEdits, *, hidden: Iterable[str] = ()) -> dict[str, Any]:
-    removed = sorted({*edits.remove, *hidden})
+def _added(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:
     added = [
         {"header": {"key": name, "value": _text(host, value)}, "append_action": action, "keep_empty_value": True}
         for values, action in (
@@ -143,10 +145,7 @@ def _edits(host: Host, direction: str, edits: HeaderEdits, *, hidden: Iterable[s
         )
         for name, value in sorted(values.items())
     ]
-    return {
-        **({f"{direction}_headers_to_add": added} if added else {}),
-        **({f"{direction}_headers_to_remove": removed} if removed else {}),
-    }
+    return {f"{direction}_headers_to_add": added} if added else {}
 
 
 def _text(host: Host, value: str | Secret) -> str:

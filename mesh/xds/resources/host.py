@@ -7,6 +7,9 @@ from mesh.config.document import Service
 from mesh.errors import FailedPrecondition
 from mesh.xds.resources.values import fraction
 
+CLIENT_TRACE_ID = "x-client-trace-id"
+"""The header by which a sidecar tells its own Envoy that the caller has decided about a trace."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -50,8 +53,13 @@ class Host:
         )
 
 
-def tracing_of(sampling_percent: float | None) -> dict[str, Any]:
-    """The share of requests that a route traces; in routes, so that a change of it drops no connection."""
-    if sampling_percent is None:
-        return {}
-    return {"tracing": {"random_sampling": fraction(sampling_percent)}}
+def tracing_of(sampling_percent: float | None, removed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The share of requests that a Route traces, None where there is no tracing, and the headers that it takes off.
+
+    It is said in routes, so that a change of it drops no connection.
+    """
+    literal: dict[str, Any] = {}
+    if sampling_percent is not None:
+        literal["tracing"] = {"random_sampling": fraction(sampling_percent)}
+        removed = (CLIENT_TRACE_ID, *removed)
+    return literal | ({"request_headers_to_remove": list(removed)} if removed else {})

@@ -12,6 +12,8 @@ _RATE = "extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _ADAPTIVE = "extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency"
 _CONNECTIONS = "extensions.filters.network.connection_limit.v3.ConnectionLimit"
 
+_EXPRESSION = "extensions.rate_limit_descriptors.expr.v3.Descriptor"
+
 _CONNECTION_KEY = "connection"
 _MOST_BUCKETS = 10_000
 _MOST_TOKENS = (1 << 32) - 1
@@ -38,32 +40,29 @@ def build_rate_limit(name: str, limit: RateLimit) -> dict[str, Any]:
         "rate_limited_as_resource_exhausted": True,
     }
     if limit.scope == "connection":
-        # Envoy's own limit per connection keeps what a connection began with; buckets by its far end see changes.
-        entry = {"key": _CONNECTION_KEY}
-        literal |= {
-            "token_bucket": bucket | {"max_tokens": _MOST_TOKENS, "tokens_per_fill": _MOST_TOKENS},
-            "descriptors": [{"entries": [entry], "token_bucket": bucket}],
-            "rate_limits": [
-                {
-                    "actions": [
-                        {
-                            "generic_key": {
-                                "descriptor_key": _CONNECTION_KEY,
-                                "descriptor_value": "%DOWNSTREAM_REMOTE_ADDRESS%",
-                            }
-                        }
-                    ]
-                }
-            ],
-            "max_dynamic_descriptors": _MOST_BUCKETS,
-            "always_consume_default_token_bucket": False,
-        }
+        literal |= _per_connection(bucket)
     return {name: any_of(_RATE, literal)}
+
+
+def _per_connection(bucket: dict[str, Any]) -> dict[str, Any]:
+    """A bucket for each far end, address and port.
+
+    Envoy's own limit per connection keeps for as long as the connection lives what it began with.
+    """
+    config = any_of(_EXPRESSION, {"descriptor_key": _CONNECTION_KEY, "text": "source.address"})
+    action = {"extension": {"name": "envoy.rate_limit_descriptors.expr", "typed_config": config}}
+    return {
+        "token_bucket": bucket | {"max_tokens": _MOST_TOKENS, "tokens_per_fill": _MOST_TOKENS},
+        "descriptors": [{"entries": [{"key": _CONNECTION_KEY}], "token_bucket": bucket}],
+        "rate_limits": [{"actions": [action]}],
+        "max_dynamic_descriptors": _MOST_BUCKETS,
+        "always_consume_default_token_bucket": False,
+    }
 
 
 def lift_rate_limit(name: str) -> dict[str, Any]:
     """Takes a limit of the virtual host off one route."""
-    return {name: any_of(_RATE, {"stat_prefix": name})}
+    return {name: any_of("config.route.v3.FilterConfig", {"disabled": True})}
 
 
 def adaptive_filter() -> dict[str, Any]:

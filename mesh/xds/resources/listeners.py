@@ -6,6 +6,7 @@ from typing import Any
 from mesh.model import Address, ProxySpec, SpiffeId
 from mesh.xds import names
 from mesh.xds.resources.faults import FAULT_FILTER
+from mesh.xds.resources.host import CLIENT_TRACE_ID
 from mesh.xds.resources.intentions import HEALTH_CHECK, only_members, open_filter
 from mesh.xds.resources.limits import adaptive_filter, connection_filter, open_rate_filter
 from mesh.xds.resources.resource import Resource, any_of, build_resource
@@ -112,7 +113,8 @@ def build_edge(spec: ProxySpec, *, is_traced: bool = False) -> Resource:
             "internal_address_config": {"cidr_ranges": [{"address_prefix": "192.0.2.1", "prefix_len": 32}]},
             "forward_client_cert_details": "SANITIZE",
             "rds": _over_ads(names.EDGE),
-            **_tracing(spec, is_traced),
+            # Strangers do not decide what is traced.
+            **_tracing(spec, is_traced, heeds_callers=False),
         },
         filters=[FAULT_FILTER],
     )
@@ -138,8 +140,11 @@ def _manager(name: str, literal: dict[str, Any], *, filters: list[dict[str, Any]
     return {"name": "http", "typed_config": any_of(_HCM, common | literal)}
 
 
-def _tracing(spec: ProxySpec, is_traced: bool) -> dict[str, Any]:
-    """Spans for the collector. How many is said by each route: a change of it leaves the listener alone."""
+def _tracing(spec: ProxySpec, is_traced: bool, *, heeds_callers: bool = True) -> dict[str, Any]:
+    """Spans for the collector. How many is said by each route: a change of it leaves the listener alone.
+
+    `heeds_callers` traces what the caller traces, too, whatever the share.
+    """
     if not is_traced:
         return {}
     literal = {
@@ -152,7 +157,24 @@ def _tracing(spec: ProxySpec, is_traced: bool) -> dict[str, Any]:
         # Envoy decides about a trace by the request id.
         "generate_request_id": True,
         "preserve_external_request_id": True,
+        **({"early_header_mutation_extensions": [_HEED_CALLERS]} if heeds_callers else {}),
     }
+
+
+# Envoy samples what it decides to trace and the caller's traceparent has not ruled out. So that its own share is for
+# requests without a traceparent only, others carry a client's trace id, of which it traces all; routes take it off.
+_HEED_CALLERS = {
+    "name": "envoy.http.early_header_mutation.header_mutation",
+    "typed_config": any_of(
+        "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        {
+            "mutations": [
+                {"remove": CLIENT_TRACE_ID},
+                {"append": {"header": {"key": CLIENT_TRACE_ID, "value": "%REQ(traceparent)%"}}},
+            ]
+        },
+    ),
+}
 
 
 def _listener(name: str, address: dict[str, Any], chain: dict[str, Any], *, direction: str) -> Resource:

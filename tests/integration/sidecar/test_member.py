@@ -375,7 +375,7 @@ async def test_names_of_hosts_are_resolved(control_plane: Any) -> None:
         ({"advertise_host": "no.such.host.invalid"}, InvalidInput, "MESH_SIDECAR_ADVERTISE"),
         ({"bind": Address("192.0.2.1", 0)}, InvalidInput, "MESH_SIDECAR_BIND"),
         ({"state_dir": Path("/proc/mesh")}, FailedPrecondition, "/proc/mesh"),
-        ({"control": Address("127.0.0.1", 1), "start_timeout": 1.0}, FailedPrecondition, "127.0.0.1:1"),
+        ({"control_planes": (Address("127.0.0.1", 1),), "start_timeout": 1.0}, FailedPrecondition, "127.0.0.1:1"),
     ],
 )
 async def test_what_cannot_work_is_said_and_leaves_nothing(

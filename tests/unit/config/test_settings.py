@@ -43,6 +43,7 @@ def test_a_given_consul_is_read_as_its_own_tools_do(text, scheme, address):
         ("CONSUL_HTTP_ADDR", "unix:///run/consul.sock"),
         ("CONSUL_HTTP_ADDR", "consul"),
         ("MESH_CONTROL_BIND", "127.0.0.1:65536"),
+        ("MESH_REGISTRY", "etcd"),
         ("MESH_CONSUL_RPC_PORT", "0"),
         ("MESH_CONSUL_SERF_PORT", "many"),
         ("MESH_CERTIFICATE_LIFETIME", "9"),

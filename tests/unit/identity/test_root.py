@@ -189,7 +189,7 @@ def test_a_key_of_another_kind_is_named(folder: Path, clock: Any, kind: str) -> 
 
 def test_a_folder_of_another_version_is_left_alone(folder: Path, clock: Any) -> None:
     open_authority(folder, clock)
-    (folder / "version").write_text("2")
+    (folder / "version").write_text("3")
     with pytest.raises(FailedPrecondition, match="another version") as caught:
         open_authority(folder, clock)
     assert caught.value.field == str(folder / "version")

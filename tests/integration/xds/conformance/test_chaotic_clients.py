@@ -22,18 +22,22 @@ QUIET_ROUNDS = 5
 # In delta, listeners and routes wait for the endpoints of all clusters, which an Envoy asks for; these clients may not.
 TYPES = {"delta": [(CDS, EDS), (LDS, RDS, EDS), (RDS, EDS)], "sotw": [(LDS, RDS, EDS), (CDS, RDS, EDS)]}
 
+CHANGE = st.tuples(
+    st.just("change"), st.sets(st.sampled_from(SOME)), st.lists(st.sampled_from(SOME), min_size=2, max_size=4)
+)
+DISLIKES = st.sets(st.tuples(st.integers(0, 2), st.sampled_from(SOME), st.integers(0, 1)), min_size=2, max_size=6)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("ask"), st.integers(0, 2), SOME_NAMES),
         st.tuples(st.just("ask"), st.integers(0, 2), st.just(["*"])),
         st.tuples(st.just("leave"), st.integers(0, 2), SOME_NAMES),
         st.tuples(st.just("leave"), st.integers(0, 2), st.just(["*"])),
-        st.tuples(st.just("change"), st.sets(st.sampled_from(SOME)), st.lists(st.sampled_from(SOME), max_size=3)),
+        CHANGE,
         st.tuples(st.just("answer"), st.integers(1, 3)),
         st.tuples(st.just("listen")),
-        st.tuples(st.just("dislike"), st.integers(0, 2), st.sampled_from(SOME), st.integers(1, 3)),
-        st.tuples(st.just("babble"), st.integers(0, 2), st.sampled_from(["", "0", "1", "7", "zz"]), st.booleans()),
+        st.tuples(st.just("babble"), st.integers(0, 2), st.integers(0, 9), st.booleans()),
     ),
+    min_size=5,
     max_size=30,
 )
 
@@ -48,7 +52,7 @@ class Chaotic:
         self.has_named = set()
         self.stars = set()
         self.has = defaultdict(dict)
-        self.bad, self.taken = set(), set()
+        self.bad = set()
         self.unanswered = []
 
     def is_wildcard(self, url):
@@ -95,20 +99,21 @@ class Chaotic:
         version = self.world.store.current.version
         self.history[version] = {url: self.world.has(url) for url in self.world.URLS}
 
-    async def dislike(self, which, name, revision):
-        """What a client has taken once it does not refuse later."""
+    def dislike(self, which, name, revision):
         url = self.types[which % len(self.types)]
-        if (url, name, revision) not in self.taken:
-            self.bad.add((url, name, revision))
+        # Empty routes, which stand for none, look as those of revision 0.
+        self.bad.add((url, name, revision + (url == RDS)))
 
-    async def babble(self, which, nonce, is_refusal):
-        """Acknowledge or refuse what never was."""
+    async def babble(self, which, choice, is_refusal):
+        """Acknowledge or refuse what never was, what is long past, or what is of another type."""
         url = self.types[which % len(self.types)]
-        if url in self.asked and nonce not in self.client.nonces:
+        expected = {answer.nonce for answer in self.unanswered if answer.url == url}
+        nonces = ["never", *(nonce for nonce in self.client.nonces if nonce not in expected)]
+        if url in self.asked:
             fields = {"error": "a b c a-b are all bad"} if is_refusal else {}
             if not self.is_delta:
                 fields["resource_names"] = sorted(self.client.wanted[url])
-            await self.client.send(url, response_nonce=nonce or "never", **fields)
+            await self.client.send(url, response_nonce=nonces[-1 - choice % len(nonces)], **fields)
 
     async def answer(self, count):
         for _ in range(min(count, len(self.unanswered))):
@@ -122,7 +127,6 @@ class Chaotic:
         for name, revision in answer.resources.items():
             if name not in refused and self.wants(url, name):
                 self.has[url][name] = revision
-                self.taken.add((url, name, revision))
         for name in answer.removed:
             self.has[url].pop(name, None)
         if refused:
@@ -188,8 +192,11 @@ async def test_in_the_end_a_client_has_exactly_what_it_wants(protocol, data, mak
     with make_world() as world:
         async with asyncio.timeout(30), open_running(world.store) as running:
             chaotic = Chaotic(running.connect(protocols[protocol]), world, types, {})
-            chaotic._remember()
-            await chaotic.change({"a", "b"}, [])
+            for dislike in data.draw(DISLIKES):
+                chaotic.dislike(*dislike)
+            await chaotic.change(set(SOME), [])
+            for which in range(len(types)):
+                await chaotic.ask(which, data.draw(st.sampled_from([SOME, ["nobody", "a"], []])))
             for step, *facts in steps:
                 await getattr(chaotic, step)(*facts)
             await chaotic.come_to_rest()

@@ -10,7 +10,7 @@ import pytest
 from agentmesh.control.v1 import control_service_pb2 as pb
 from mesh.config import DeclarationStore
 from mesh.discovery import Leadership
-from mesh.errors import FailedPrecondition, InvalidInput
+from mesh.errors import FailedPrecondition, InvalidInput, NotFound
 from mesh.model import Instance
 from mesh.state import MeshState, StateStore
 from services.control_plane.control_service import ControlServicer
@@ -26,7 +26,13 @@ def store() -> StateStore:
 
 
 @pytest.fixture
-def control(store: StateStore, tmp_path: Path) -> ControlServicer:
+def told() -> list[str]:
+    """The services whose declarations others were told of."""
+    return []
+
+
+@pytest.fixture
+def control(store: StateStore, tmp_path: Path, told: list[str]) -> ControlServicer:
     return ControlServicer(
         NOBODY,
         authority=NOBODY,
@@ -38,7 +44,7 @@ def control(store: StateStore, tmp_path: Path) -> ControlServicer:
         ads=NOBODY,
         started=datetime.now(UTC),
         draining=asyncio.Event(),
-        replicas=Replicas(Leadership.alone("127.0.0.1:1"), lambda _: None),
+        replicas=Replicas(Leadership.alone("127.0.0.1:1"), told.append),
     )
 
 
@@ -84,3 +90,44 @@ async def test_the_kind_of_what_runs_cannot_be_changed(
     else:
         await declare(control, "a", "agent")
     assert store.current.declarations["a"].kind == ("mcp" if is_healthy else "agent")
+
+
+async def forget(control: ControlServicer, name: str):
+    return await control.ForgetService(pb.ForgetServiceRequest(name=name), NOBODY)
+
+
+async def test_a_service_that_has_left_is_forgotten_here_and_by_the_others(
+    store: StateStore, tmp_path: Path, control: ControlServicer, told: list[str]
+) -> None:
+    await declare(control, "a", "agent", "b")
+    await declare(control, "b")
+    told.clear()
+    await forget(control, "a")
+    assert set(store.current.declarations) == {"b"}
+    assert set(DeclarationStore.open(tmp_path / "declarations.json").declarations) == {"b"}
+    assert told == ["a"]
+
+
+@pytest.mark.parametrize("is_healthy", [True, False])
+async def test_a_service_that_has_instances_is_not_forgotten(
+    control: ControlServicer, store: StateStore, is_healthy: bool
+) -> None:
+    await declare(control, "a")
+    store.set_services({"a": (Instance("a", "a-1", "127.0.0.1", 1, is_healthy=is_healthy),)})
+    with pytest.raises(FailedPrecondition, match="a-1") as caught:
+        await forget(control, "a")
+    assert caught.value.reason == "HAS_INSTANCES"
+    assert "a" in store.current.declarations
+
+
+async def test_to_forget_what_is_not_declared_names_the_nearest(control: ControlServicer) -> None:
+    await declare(control, "financial")
+    with pytest.raises(NotFound, match="Did you mean financial") as caught:
+        await forget(control, "financal")
+    assert caught.value.field == "name"
+
+
+async def test_to_forget_what_is_no_name_is_refused(control: ControlServicer) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await forget(control, "No Name")
+    assert caught.value.field == "name"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import FailedPrecondition
-from mesh.identity.files import hold_private_dir, make_private_dir, read_secret, remove_file, write_file
+from mesh.runtime.private_files import hold_private_dir, make_private_dir, read_secret, remove_file, write_file
 
 
 def mode_of(path: Path) -> int:
