@@ -58,7 +58,12 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         )
         reports = LoadReports(timed_clusters=lambda: subset_clusters(store.current.policy.document))
         document = LiveDocument(
-            settings, store, registry.consul, leads=lambda: replicas.leadership.is_leader, error_rates=reports
+            settings,
+            store,
+            registry.consul,
+            leads=lambda: replicas.leadership.is_leader,
+            known_services=lambda: store.current.names if follower.first_snapshot.is_set() else None,
+            error_rates=reports,
         )
         loads = LoadReportServer(store, reports, leads=lambda: document.leads)
         ready = asyncio.Event()

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentmesh.config.v1 import config_pb2, config_service_pb2, config_service_pb2_grpc
 from mesh.config.history import OPERATOR, Draft, Head, Layer, Revision, Status
-from mesh.errors import InvalidInput, NotFound, Unimplemented
+from mesh.errors import DocumentInvalid, InvalidInput, NotFound, Unimplemented
 from mesh.xds import AdsServer, names
 from mesh.xds.rollout import resource_changes, resource_text
 from services.control_plane.config_access import Access
@@ -17,12 +17,13 @@ from services.control_plane.config_codec import (
     changes_to_proto,
     fault_to_proto,
     layers_to_proto,
+    origins_to_proto,
     refused_to_proto,
     resources_to_proto,
     revision_to_proto,
 )
 from services.control_plane.config_sources import ConfigSources
-from services.control_plane.document_reader import DocumentFaults, changed_fields, read_layers
+from services.control_plane.document_reader import changed_fields, read_layers
 from services.control_plane.rollout import Outcome, Rollout
 
 DEFAULT_WAIT = 5.0
@@ -65,6 +66,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
             revision=revision_to_proto(revision, head),
             document=reading.text,
             layers=layers_to_proto(revision.draft.layers),
+            origins=origins_to_proto(reading.loaded) if request.with_origins else (),
             refused_layers=refused_to_proto(self._sources.refused.values()),
         )
 
@@ -246,7 +248,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
 
 
 def _faults(err: InvalidInput) -> Iterable[config_pb2.Fault]:
-    if isinstance(err, DocumentFaults):
+    if isinstance(err, DocumentInvalid):
         return [fault_to_proto(fault) for fault in err.faults]
     return [config_pb2.Fault(field=err.field, reason=f"{err.summary} {err.fix}".strip())]
 
