@@ -132,7 +132,7 @@ class AdsServer:
 
     def refusals(self) -> tuple[Answer, ...]:
         """What the connected proxies have refused and would not be sent again."""
-        return tuple(answer for connection in self._connections for answer in connection.stream.refusals())
+        return tuple(answer for connection in self._lane_of for answer in connection.stream.refusals())
 
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""

@@ -124,25 +124,3 @@ def _timestamp(moment: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
-
-
-def explained_to_proto(told: ExplainedCall) -> config_service_pb2.ExplainCallResponse:
-    """What becomes of a call."""
-    return config_service_pb2.ExplainCallResponse(
-        allowed=told.is_allowed,
-        verdict=told.verdict,
-        route=told.route,
-        targets=[
-            config_service_pb2.ExplainedTarget(
-                target=it.target,
-                cluster=it.cluster,
-                percent=it.percent,
-                role=it.role,
-                endpoints=it.endpoints,
-                healthy=it.healthy,
-            )
-            for it in told.targets
-        ],
-        intention=told.intention,
-        policy=told.policy,
-    )
