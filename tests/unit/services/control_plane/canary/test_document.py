@@ -31,6 +31,9 @@ class NoProxies:
     def has_taken(self, node_id, changed):
         return None
 
+    def refusals(self):
+        return ()
+
     def refresh(self):
         return
 
