@@ -14,12 +14,4 @@ from mesh.state.mesh_state import MeshState, changed_keys
 from mesh.state.secret_store import open_secret_store
 from mesh.state.store import StateStore
 
-__all__ = [
-    "Fact",
-    "MeshState",
-    "StateStore",
-    "changed_keys",
-    "changes_between",
-    "open_secret_store",
-    "track",
-]
+__all__ = ["Fact", "MeshState", "StateStore", "changed_keys", "changes_between", "open_secret_store", "track"]

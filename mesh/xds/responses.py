@@ -16,6 +16,9 @@ _LENGTH_DELIMITED = 2
 _CONTENTS = 64
 """Responses of which the bytes are kept: a change reaches many streams within a moment, and few changes do at once."""
 
+_LARGEST_SHARED = 16 << 10
+"""Bytes of resources; what is larger is sent to few, and not worth its memory."""
+
 # google.protobuf.Any
 _ANY_TYPE_URL, _ANY_VALUE = 1, 2
 # envoy.service.discovery.v3.Resource
@@ -38,9 +41,11 @@ class DeltaResponse:
 
     def to_bytes(self) -> bytes:
         """The message as it goes over the wire."""
-        # The order of fields is free; what is different for each stream comes last.
-        content = _delta_content(self.type_url, self.version, self.resources, self.removed_resources)
-        return content + _text(_NONCE, self.nonce)
+        # The order of fields is free: what is the same for many streams comes first.
+        is_small = 0 < sum(len(resource.body) for resource in self.resources) <= _LARGEST_SHARED
+        content = (_shared_content if is_small else _content)(self.type_url, self.version, self.resources)
+        removed = [_text(_REMOVED_RESOURCES, name) for name in self.removed_resources]
+        return b"".join((content, *removed, _text(_NONCE, self.nonce)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +75,8 @@ class StateResponse:
 Response = DeltaResponse | StateResponse
 
 
-@lru_cache(maxsize=_CONTENTS)
-def _delta_content(
-    type_url: str, version: str, resources: tuple[Resource, ...], removed_resources: tuple[str, ...]
-) -> bytes:
-    """All of a DeltaDiscoveryResponse but its nonce: the same for all streams to which the same change goes."""
+def _content(type_url: str, version: str, resources: tuple[Resource, ...]) -> bytes:
+    """What a DeltaDiscoveryResponse says of resources that there are."""
     parts = [_text(_VERSION, version)]
     for resource in resources:
         any_head = _any_head(resource)
@@ -89,8 +91,10 @@ def _delta_content(
         )
         parts += (_tag(_RESOURCES, len(head) + len(resource.body)), head, resource.body)
     parts.append(_text(_TYPE_URL, type_url))
-    parts += (_text(_REMOVED_RESOURCES, name) for name in removed_resources)
     return b"".join(parts)
+
+
+_shared_content = lru_cache(maxsize=_CONTENTS)(_content)
 
 
 def _any_head(resource: Resource) -> bytes:

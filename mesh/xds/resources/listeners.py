@@ -6,6 +6,7 @@ from typing import Any
 
 from mesh.model import Address, ProxySpec, SpiffeId
 from mesh.xds import names
+from mesh.xds.descriptors import envoy_message
 from mesh.xds.resources.faults import FAULT_FILTER
 from mesh.xds.resources.host import CLIENT_TRACE_ID
 from mesh.xds.resources.intentions import HEALTH_CHECK, only_members, open_filter
@@ -181,9 +182,10 @@ _HEED_CALLERS = {
 
 def _listener(name: str, address: dict[str, Any], chain: dict[str, Any], *, direction: str) -> Resource:
     # All but the address is the same for many proxies and is most of the work. Serialized parts of a message that are
-    # joined are the message: https://protobuf.dev/programming-guides/encoding/#last-one-wins
-    rest = _all_but_address(name, direction, json.dumps(chain))
-    return wrap_body(names.LISTENER, name, rest + build_body(_LISTENER, name, {"address": address}))
+    # joined are the message, https://protobuf.dev/programming-guides/encoding/#last-one-wins ; it is put in order then.
+    parts = _all_but_address(name, direction, json.dumps(chain)) + build_body(_LISTENER, name, {"address": address})
+    body = envoy_message(_LISTENER).FromString(parts).SerializeToString(deterministic=True)
+    return wrap_body(names.LISTENER, name, body)
 
 
 @lru_cache(maxsize=1024)
