@@ -15,8 +15,9 @@ from mesh.rpc import ServerSettings, Service, open_server
 from mesh.runtime import Stop
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
-from mesh.xds import AdsServer
+from mesh.xds import AdsServer, LoadReports, LoadReportServer, subset_clusters
 from services.control_plane.authority_service import authority_service, keep_authority
+from services.control_plane.canary import open_canaries
 from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
 from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
@@ -27,8 +28,8 @@ from services.control_plane.replicas import open_replicas
 
 NAME = "control-plane"
 
-# Proxies hold one long stream each; the bound is on open streams, not on work.
-_MAX_STREAMS = 10_000
+# Proxies hold two long streams each; the bound is on open streams, not on work.
+_MAX_STREAMS = 20_000
 _LONGEST_ENROLMENT = 64 << 10
 _LONGEST_CHANGE = LONGEST_WAIT + 30.0
 
@@ -54,12 +55,15 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         replicas = await stack.enter_async_context(
             open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
+        reports = LoadReports(timed_clusters=lambda: subset_clusters(store.current.policy.document))
+        loads = LoadReportServer(store, reports)
         document = LiveDocument(
             settings,
             store,
             registry.consul,
             leads=lambda: replicas.leadership.is_leader,
             known_services=lambda: store.current.names if follower.first_snapshot.is_set() else None,
+            error_rates=reports,
         )
         ready = asyncio.Event()
         ads = AdsServer(
@@ -82,6 +86,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
+        canaries = open_canaries(settings, document, store, registry.consul, reports, replicas.leadership)
         parts = ConfigParts(document.rollout, document.sources, ads, store, draining)
         if not document.is_shared:
             # What is wrong with the files is to be said now; what is shared comes when it can be reached.
@@ -93,7 +98,13 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         )
         control_tls = await stack.enter_async_context(
             open_server_credentials(
-                authority, NAME, require_client_certificate=True, namespace=settings.namespace, lifetime=lifetime
+                authority,
+                NAME,
+                require_client_certificate=True,
+                namespace=settings.namespace,
+                lifetime=lifetime,
+                # gRPC's own xDS client checks the name that it dials.
+                hosts=(settings.control_advertise.host,),
             )
         )
         enrolment_server = await stack.enter_async_context(
@@ -121,7 +132,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     registry.for_members,
                     _config_service(parts, access_by_certificate(settings.config_admins)),
                 ],
-                generic_handlers=[ads.handler],
+                generic_handlers=[ads.handler, loads.handler],
             )
         )
         # Last: who gets an answer here may take it that all ports are there.
@@ -133,6 +144,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     authority_service(authority, store, lifetime),
                     registry.for_operators,
                     _config_service(parts, access_by_socket(settings.admin_socket)),
+                    canaries.service(access_by_socket(settings.admin_socket), draining),
                 ],
             )
         )
@@ -142,6 +154,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ads.run(),
                 keep_authority(authority, store, lifetime, leads=lambda: replicas.leadership.is_leader),
                 document.run(ads),
+                loads.run(),
+                canaries.run(document.started),
                 _tell_ready(ready, follower.first_snapshot, document.started),
             )
             background = [group.create_task(work) for work in works]

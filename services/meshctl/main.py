@@ -12,6 +12,7 @@ from mesh.config import MeshSettings
 from mesh.errors import MeshError
 from services.meshctl.authority import restore, revoke, root, rotate_root
 from services.meshctl.call import call
+from services.meshctl.canary import canary
 from services.meshctl.config import config
 from services.meshctl.demo import demo
 from services.meshctl.doctor import doctor
@@ -61,6 +62,7 @@ for _command in (
     forget,
     doctor,
     logs,
+    canary,
     demo,
     config,
     secrets,
