@@ -8,7 +8,15 @@ May import model and errors.
 """
 
 from mesh.config.declarations import DeclarationStore, check_declaration
-from mesh.config.mesh_file import MeshFile, ServiceEntry, load_mesh_file
+from mesh.config.mesh_file import METADATA_KEY, MeshFile, ServiceEntry, load_mesh_file
 from mesh.config.settings import MeshSettings
 
-__all__ = ["DeclarationStore", "MeshFile", "MeshSettings", "ServiceEntry", "check_declaration", "load_mesh_file"]
+__all__ = [
+    "METADATA_KEY",
+    "DeclarationStore",
+    "MeshFile",
+    "MeshSettings",
+    "ServiceEntry",
+    "check_declaration",
+    "load_mesh_file",
+]

@@ -5,6 +5,7 @@ services:
   von-neumann: {kind: agent, command: [python, -m, services.von_neumann], upstreams: [financial]}
 """
 
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from mesh.model import Declaration, check_service_name
 Kind = Literal["agent", "gateway", "mcp", "service"]
 
 _MAX_FAULTS = 10
+METADATA_KEY = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""Names of an instance's metadata, as every registry takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class ServiceEntry:
     """One service of a mesh file: either `command` or `url` is set.
 
     `listen` is "unix:PATH" where a plain gRPC server of kind service listens, "" for one that obeys MESH_LISTEN.
+    `version` ("": that of agentmesh) and `metadata`, such as its zone, are registered; subsets are chosen by them.
     """
 
     name: str
@@ -42,6 +46,8 @@ class ServiceEntry:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     instances: int = 1
     description: str = ""
+    version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def declaration(self) -> Declaration:
@@ -68,6 +74,8 @@ class _Service(BaseModel):
     env: dict[str, str] = {}
     instances: int = Field(default=1, ge=0, le=100)
     description: str = ""
+    version: str = Field(default="", max_length=128)
+    metadata: dict[str, str] = {}
 
 
 class _Document(BaseModel):
@@ -117,6 +125,8 @@ def _entry(name: str, service: _Service) -> ServiceEntry:
         env=MappingProxyType(dict(service.env)),
         instances=service.instances,
         description=service.description,
+        version=service.version,
+        metadata=MappingProxyType(dict(service.metadata)),
     )
 
 
@@ -156,6 +166,9 @@ def _check(document: _Document, known: Collection[str]) -> Iterator[_Fault]:
         for key, value in service.env.items():
             if not key or "=" in key or "\0" in key + value:
                 yield _Fault((*at, "env", key), "this cannot be an environment variable")
+        for key in service.metadata:
+            if METADATA_KEY.fullmatch(key) is None:
+                yield _Fault((*at, "metadata", key), "use letters, digits, dashes and underscores, at most 100")
 
 
 def _check_command(at: YamlPath, service: _Service) -> Iterator[_Fault]:

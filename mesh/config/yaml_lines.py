@@ -38,6 +38,7 @@ _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_/*-]+")
+_FIELD_STEP = re.compile(r'\[([0-9]+)\]|\["(.*?)"\]|([A-Za-z0-9_/*-]+)')
 _MERGE = "<<"
 
 
@@ -118,6 +119,11 @@ def field_text(path: Sequence[str | int]) -> str:
         else:
             text += f'["{step}"]'
     return text
+
+
+def parse_field(text: str) -> Path:
+    """The path that `field_text` writes so."""
+    return tuple(int(number) if number else key or word for number, key, word in _FIELD_STEP.findall(text))
 
 
 def _step(node: _Node, step: str | int) -> tuple[int, _Node] | None:

@@ -1,5 +1,6 @@
 """The mesh's certificate authority: a P-256 root that signs short-lived workload certificates, and its successor."""
 
+import ipaddress
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -143,9 +144,10 @@ class CertificateAuthority:
     ) -> SignedCertificate:
         """Sign the key of a PKCS #10 request; nothing else of the request is taken over.
 
-        With `is_anchored` it is signed by the root on which join tokens rely. Raises InvalidInput unless it is a P-256
-        key that has signed the request, and the request asks for no names other than those that the certificate gets.
-        Raises FailedPrecondition when the root has ended, PermissionDenied when the identity was revoked.
+        `dns_names` are names and IP addresses of hosts. With `is_anchored` it is signed by the root on which join
+        tokens rely. Raises InvalidInput unless it is a P-256 key that has signed the request, and the request asks for
+        no names other than those that the certificate gets. Raises FailedPrecondition when the root has ended,
+        PermissionDenied when the identity was revoked.
         """
         if spiffe_id.trust_domain != self._trust_domain:
             raise InvalidInput(f"{spiffe_id} is not of the trust domain {self._trust_domain}.", field="spiffe_id")
@@ -184,7 +186,7 @@ def _build(
     valid: tuple[datetime, datetime],
 ) -> x509.Certificate:
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(spiffe_id))]
-    names += [x509.DNSName(name) for name in dns_names]
+    names += map(_host_name, dns_names)
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, spiffe_id.service)]))
@@ -203,6 +205,13 @@ def _build(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()), critical=False)
         .sign(root.key, hashes.SHA256())
     )
+
+
+def _host_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _check_trust_domain(trust_domain: str) -> None:

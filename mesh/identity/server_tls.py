@@ -30,7 +30,9 @@ class ServerTls:
         *,
         require_client_certificate: bool,
         lifetime: timedelta = WORKLOAD_LIFETIME,
+        hosts: tuple[str, ...] = (),
     ) -> None:
+        self._hosts = hosts
         self._authority = authority
         self._spiffe_id = spiffe_id
         self._lifetime = lifetime
@@ -38,10 +40,15 @@ class ServerTls:
         self._bundle = ""
         self._lock = threading.Lock()
         self._private_key, self._signed = self._sign()
-        self.credentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration(),
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials for one server; they keep themselves fresh."""
+        with self._lock:
+            configuration = self._configuration()
+        return grpc.dynamic_ssl_server_credentials(
+            configuration,
             self._renewed,  # type: ignore[arg-type]  # the stubs forget that None means "no change"
-            require_client_authentication=require_client_certificate,
+            require_client_authentication=self._knows_callers,
         )
 
     def _sign(self) -> tuple[str, SignedCertificate]:
@@ -51,7 +58,7 @@ class ServerTls:
             self._spiffe_id,
             reason="control-plane",
             lifetime=self._lifetime,
-            dns_names=(TLS_NAME,),
+            dns_names=(TLS_NAME, *self._hosts),
             # Who has no certificate yet has nothing but a token, which names the root that it relies on.
             is_anchored=not self._knows_callers,
         )
@@ -86,7 +93,18 @@ async def open_server_credentials(
     require_client_certificate: bool,
     namespace: str = "default",
     lifetime: timedelta = WORKLOAD_LIFETIME,
+    hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[ServerTls]:
-    """Credentials for a port of `service`, renewed at half life at the next handshake; connections stay as they are."""
+    """Credentials for a port of `service`, renewed at half life at the next handshake; connections stay as they are.
+
+    `hosts` are names and addresses under which the port is dialled by clients that cannot be told to expect another
+    name, as gRPC's own xDS client.
+    """
     spiffe_id = SpiffeId(authority.trust_domain, namespace, service)
-    yield ServerTls(authority, spiffe_id, require_client_certificate=require_client_certificate, lifetime=lifetime)
+    yield ServerTls(
+        authority,
+        spiffe_id,
+        require_client_certificate=require_client_certificate,
+        lifetime=lifetime,
+        hosts=hosts,
+    )

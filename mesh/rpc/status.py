@@ -45,6 +45,7 @@ _RETRY_DELAY_NANOS = 100_000_000
 # All of a status travels in HTTP/2 headers, percent- or base64-encoded, and gRPC takes 8 KB of them by default.
 _LONGEST_MESSAGE = 1024
 _LONGEST_PART = 512
+_MOST_VIOLATIONS = 3
 
 
 def code_of(error: MeshError) -> grpc.StatusCode:
@@ -73,13 +74,25 @@ def error_to_status(error: MeshError, *, service: str = "", correlation_id: str 
     )
     status.details.add().Pack(info)
     status.details.add().Pack(detail)
-    if field and code is grpc.StatusCode.INVALID_ARGUMENT:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=_cut(summary, _LONGEST_PART))
-        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if code is grpc.StatusCode.INVALID_ARGUMENT and (violations := _violations_of(error)):
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=violations))
     if error.retryable:
         retry = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=_RETRY_DELAY_NANOS))
         status.details.add().Pack(retry)
     return status
+
+
+def _violations_of(error: MeshError) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """The fields at fault; of a document the first few, as headers have no room for all."""
+    found = [(error.field, error.summary)] if error.field else []
+    if isinstance(error, errors.DocumentInvalid):
+        found = [(fault.field, f"{fault.source}, line {fault.line}: {fault.reason}") for fault in error.faults]
+    return [
+        error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(field, _LONGEST_PART), description=_cut(text, _LONGEST_PART)
+        )
+        for field, text in found[:_MOST_VIOLATIONS]
+    ]
 
 
 def error_from_rpc(error: grpc.RpcError) -> MeshError:

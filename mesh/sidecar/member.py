@@ -10,21 +10,23 @@ The way out, each step after the one before:
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from mesh.discovery import HealthCheck, Registration, Registry, open_registration
 from mesh.errors import InvalidInput, MeshError
 from mesh.identity import Identity, IdentitySettings, open_identity
 from mesh.model import ZONE, Address, Instance, ProxySpec, SpiffeId
-from mesh.runtime import open_background
+from mesh.runtime import ChildSpec, Supervised, open_background, open_supervised
 from mesh.sidecar.application import Application, ApplicationSettings, open_application
 from mesh.sidecar.bootstrap import ControlPlane
 from mesh.sidecar.capabilities import read_capabilities, watch_capabilities
 from mesh.sidecar.envoy import Envoy, EnvoySettings, find_envoy, open_envoy
 from mesh.sidecar.listening import reserve_listeners, resolve_advertised
+from mesh.sidecar.proxyless import BOOTSTRAP_VARIABLE, open_proxyless
 from mesh.sidecar.run_dir import RunDirectory, open_run_dir
 from mesh.sidecar.settings import MemberSettings
 from mesh.telemetry import get_logger
@@ -48,8 +50,8 @@ class Member:
         spec: ProxySpec,
         instance: Instance,
         identity: Identity,
-        envoy: Envoy,
-        application: Application | None,
+        envoy: Envoy | None,
+        application: Application | Supervised | None,
         registration: Registration | None,
         registry: Registry,
     ) -> None:
@@ -73,8 +75,8 @@ class Member:
 
     @property
     def envoy_pid(self) -> int | None:
-        """The process id of its Envoy; another one after a crash."""
-        return self._envoy.pid
+        """The process id of its Envoy; another one after a crash, None when it has none."""
+        return self._envoy.pid if self._envoy is not None else None
 
     @property
     def app_pid(self) -> int | None:
@@ -94,8 +96,9 @@ async def open_member(
     the member is left then.
     """
     settings.check()
-    # Before a join token is spent.
-    find_envoy()
+    if settings.has_envoy:
+        # Before a join token is spent.
+        find_envoy()
     advertised = await resolve_advertised(settings.advertise_host)
     instance_id = settings.instance or f"{settings.service}-{secrets.token_hex(3)}"
     async with AsyncExitStack() as stack:
@@ -103,18 +106,27 @@ async def open_member(
         spec = reserve_listeners(settings, instance_id, run_dir, stack.enter_context(ExitStack()))
         identity = await stack.enter_async_context(open_identity(_identity_settings(settings, run_dir), token))
         members = await stack.enter_async_context(registry(identity))
-        envoy = await stack.enter_async_context(open_envoy(_envoy_settings(settings, spec, run_dir)))
-        application = None
-        if spec.inbound is not None:
+        variables = {}
+        if settings.is_proxyless:
+            files = open_proxyless(spec, settings.control_planes, identity, run_dir.grpc)
+            variables[BOOTSTRAP_VARIABLE] = str(await stack.enter_async_context(files))
+        envoy = None
+        if settings.has_envoy:
+            envoy = await stack.enter_async_context(open_envoy(_envoy_settings(settings, spec, run_dir)))
+            variables["MESH_OUTBOUND"] = f"unix:{spec.outbound_socket}"
+        application: Application | None = None
+        if envoy is not None and spec.inbound is not None:
             stack.push_async_callback(envoy.wait_quiet, settings.drain_grace)
-            application = await stack.enter_async_context(open_application(_application_settings(settings, spec)))
+            application_settings = _application_settings(settings, spec, variables)
+            application = await stack.enter_async_context(open_application(application_settings))
         await _wait_until_ready(envoy, application, settings.start_timeout)
+        program = application or await _start_client(settings, spec, variables, stack)
         instance = await _describe(settings, spec, advertised)
         registration = None
-        if application is not None:
+        if envoy is not None and application is not None:
             stack.push_async_callback(_leave, settings, spec, envoy)
             registration = await stack.enter_async_context(_open_registration(settings, spec, instance, members))
-        yield Member(spec, instance, identity, envoy, application, registration, members)
+        yield Member(spec, instance, identity, envoy, program, registration, members)
 
 
 def _identity_settings(settings: MemberSettings, run_dir: RunDirectory) -> IdentitySettings:
@@ -132,31 +144,50 @@ def _envoy_settings(settings: MemberSettings, spec: ProxySpec, run_dir: RunDirec
     return EnvoySettings(spec=spec, control=control, run_dir=run_dir)
 
 
-def _application_settings(settings: MemberSettings, spec: ProxySpec) -> ApplicationSettings:
-    env = {
+def _application_settings(
+    settings: MemberSettings, spec: ProxySpec, variables: Mapping[str, str]
+) -> ApplicationSettings:
+    return ApplicationSettings(
+        name=settings.service,
+        socket=Path(spec.app_socket),
+        command=settings.command,
+        env={**_environment(settings, spec), "MESH_LISTEN": f"unix:{spec.app_socket}", **variables},
+        grace=settings.drain_grace + _KILL_MARGIN,
+    )
+
+
+def _environment(settings: MemberSettings, spec: ProxySpec) -> dict[str, str]:
+    return {
         # The launcher's own; of no use to the application, and a secret.
         "MESH_JOIN_TOKEN": "",
         **settings.env,
         "MESH_SERVICE": settings.service,
         "MESH_INSTANCE": spec.instance,
-        "MESH_LISTEN": f"unix:{spec.app_socket}",
-        "MESH_OUTBOUND": f"unix:{spec.outbound_socket}",
         "MESH_TRUST_DOMAIN": settings.trust_domain,
         "MESH_NAMESPACE": settings.namespace,
     }
-    return ApplicationSettings(
+
+
+async def _start_client(
+    settings: MemberSettings, spec: ProxySpec, variables: Mapping[str, str], stack: AsyncExitStack
+) -> Supervised | None:
+    """Run a program that only calls, if there is one; it is kept running, and nobody asks how it is."""
+    if settings.command is None or not settings.is_client:
+        return None
+    child = ChildSpec(
         name=settings.service,
-        socket=Path(spec.app_socket),
         command=settings.command,
-        env=env,
+        env={**_environment(settings, spec), **variables},
         grace=settings.drain_grace + _KILL_MARGIN,
     )
+    return await stack.enter_async_context(open_supervised(child))
 
 
-async def _wait_until_ready(envoy: Envoy, application: Application | None, timeout: float) -> None:
+async def _wait_until_ready(envoy: Envoy | None, application: Application | None, timeout: float) -> None:
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(envoy.wait_live(timeout))
+            if envoy is not None:
+                group.create_task(envoy.wait_live(timeout))
             if application is not None:
                 group.create_task(application.wait_serving(timeout))
     except BaseExceptionGroup as several:
@@ -178,7 +209,7 @@ async def _describe(settings: MemberSettings, spec: ProxySpec, advertised: str) 
         kind=settings.kind,
         version=settings.version,
         capabilities=capabilities,
-        metadata={ZONE: settings.zone} if settings.zone else {},
+        metadata=MappingProxyType(({ZONE: settings.zone} if settings.zone else {}) | dict(settings.metadata)),
     )
 
 

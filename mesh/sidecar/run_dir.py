@@ -41,6 +41,10 @@ class RunDirectory:
         return self.path / "secrets"
 
     @property
+    def grpc(self) -> Path:
+        return self.path / "grpc"
+
+    @property
     def bootstrap(self) -> Path:
         return self.path / "bootstrap.json"
 

@@ -11,14 +11,15 @@ from mesh.model import Address, check_service_name, check_zone
 
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
-    """One member of the mesh.
+    """One member of the mesh. `version` and `metadata`, such as its zone, are registered with it.
 
     `instance` is its id; "" makes one, whose files are removed at the end. `command` runs the application, which
     serves at MESH_LISTEN; `app_listen` ("unix:/PATH") is where it serves when it does not obey that. With neither it
     is a pure client: it can call, and is not registered. `bind` is for the inbound listener (port 0 for any free one),
     `advertise_host` what others are told. `exposed_health` is for a registry without an identity of the mesh: health
-    is then answered without TLS as well, and nothing else is. `zone` is where the member runs: callers prefer instances
-    of their own zone.
+    is then answered without TLS as well, and nothing else is. `is_client` tells that the command serves nothing: it is
+    run, and not registered. With `is_proxyless` its own calls go by gRPC's own xDS client instead of an Envoy.
+    `zone` is where the member runs: callers prefer instances of their own zone.
 
     Seconds: `start_timeout` until the application must be healthy and Envoy live; `deregister_wait` for callers to
     hear of the end; `quiet_wait` for calls in flight to end by themselves before the application is told to end
@@ -33,6 +34,7 @@ class MemberSettings:
     trust_domain: str
     namespace: str = "default"
     version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     instance: str = ""
     command: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +43,8 @@ class MemberSettings:
     advertise_host: str = "127.0.0.1"
     edge: Address | None = None
     exposed_health: bool = False
+    is_client: bool = False
+    is_proxyless: bool = False
     zone: str = ""
     start_timeout: float = 30.0
     deregister_wait: float = 0.5
@@ -50,7 +54,12 @@ class MemberSettings:
     @property
     def is_pure_client(self) -> bool:
         """Whether there is no application to be called."""
-        return self.command is None and not self.app_listen
+        return self.is_client or (self.command is None and not self.app_listen)
+
+    @property
+    def has_envoy(self) -> bool:
+        """Whether there is an Envoy: grpc.aio cannot serve by xDS, so that what comes in needs one in any case."""
+        return not (self.is_pure_client and self.is_proxyless)
 
     def check(self) -> None:
         """Raise InvalidInput for what cannot work, before a port, a file or a join token is spent on it."""
@@ -64,6 +73,8 @@ class MemberSettings:
             _check_command(self.command, self.env)
         if self.edge is not None and self.is_pure_client:
             raise InvalidInput("A pure client has no edge.", field="edge", fix="Give it an application.")
+        if (self.is_client or self.is_proxyless) and self.command is None:
+            raise InvalidInput("There is no program that calls.", field="command", fix="Give a program to run.")
 
 
 def _check_command(command: tuple[str, ...], env: Mapping[str, str]) -> None:

@@ -67,7 +67,7 @@ class MeshState:
         return tuple(sorted({*self.services, *self.declarations, *self.policy.document.services}))
 
     def upstreams_of(self, service: str) -> tuple[str, ...]:
-        """The services that `service` may call, sorted, never itself; none when it has not been declared."""
+        """The services that `service` may call, sorted, never itself or a revoked one; none when it is not declared."""
         declared = self.policy.document.services.get(service)
         if declared is not None and declared.upstreams is not None:
             upstreams = declared.upstreams
@@ -76,7 +76,8 @@ class MeshState:
         else:
             return ()
         allowed = self.names if "*" in upstreams else upstreams
-        return tuple(sorted({name for name in allowed if name not in {service, "*"}}))
+        left_out = {service, "*", *self.revoked}
+        return tuple(sorted({name for name in allowed if name not in left_out}))
 
     @cached_property
     def version(self) -> str:

@@ -32,9 +32,11 @@ ROOTS = (
     "envoy/extensions/clusters/aggregate/v3/cluster.proto",
     "envoy/extensions/filters/http/adaptive_concurrency/v3/adaptive_concurrency.proto",
     "envoy/extensions/filters/http/fault/v3/fault.proto",
+    "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
     "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto",
     "envoy/extensions/filters/http/rbac/v3/rbac.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
+    "envoy/extensions/filters/http/upstream_codec/v3/upstream_codec.proto",
     "envoy/extensions/filters/network/connection_limit/v3/connection_limit.proto",
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
     "envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.proto",
@@ -45,6 +47,7 @@ ROOTS = (
     "envoy/extensions/transport_sockets/tls/v3/tls.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
     "envoy/service/discovery/v3/ads.proto",
+    "envoy/service/load_stats/v3/lrs.proto",
 )
 
 # Field 1 of a FileDescriptorProto: tag, length of the name, the name; field 2, 3 or 8 follows.

@@ -4,6 +4,8 @@ Order: make before break. Clusters come before the endpoints in them, both befor
 them.
 """
 
+from mesh.config.document import MeshDocument
+
 _PREFIX = "type.googleapis.com/"
 
 CLUSTER = f"{_PREFIX}envoy.config.cluster.v3.Cluster"
@@ -55,6 +57,15 @@ def cluster_of(target: str) -> str:
     """The cluster of a target: NAME for a service, SUBSET.NAME for one of its subsets."""
     service, slash, subset = target.partition("/")
     return f"{subset}.{service}" if slash else service
+
+
+def subset_clusters(document: MeshDocument) -> tuple[str, ...]:
+    """The clusters of all subsets of a document."""
+    return tuple(
+        cluster_of(f"{name}/{subset}")
+        for name, service in sorted(document.services.items())
+        for subset in sorted(service.subsets)
+    )
 
 
 def fallback_cluster_of(service: str) -> str:

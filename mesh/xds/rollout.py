@@ -130,17 +130,18 @@ class Vetoes:
         self._seconds = seconds
         self._used: dict[str, deque[float]] = {}
 
+    def has(self, identity: str) -> bool:
+        """True while there is a veto left."""
+        since = self._clock() - self._seconds
+        return sum(time > since for time in self._used.get(identity, ())) < self._most
+
     def use(self, identity: str) -> bool:
         """Take one veto; False when there is none left."""
-        now = self._clock()
-        self._used = {who: times for who, times in self._used.items() if times[-1] > now - self._seconds}
-        times = self._used.get(identity, deque())
-        while times and times[0] <= now - self._seconds:
-            times.popleft()
-        if len(times) >= self._most:
+        since = self._clock() - self._seconds
+        self._used = {who: times for who, times in self._used.items() if times[-1] > since}
+        if not self.has(identity):
             return False
-        times.append(now)
-        self._used[identity] = times
+        self._used.setdefault(identity, deque(maxlen=self._most)).append(self._clock())
         return True
 
 

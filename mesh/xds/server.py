@@ -79,6 +79,7 @@ class AdsServer:
         self._by_node: dict[str, set[Connection]] = {}
         self._news = asyncio.Event()
         self._streams: Counter[SpiffeId] = Counter()
+        self._revoked: frozenset[str] = frozenset()
         self._draining = asyncio.Event()
 
     @property
@@ -129,6 +130,10 @@ class AdsServer:
         found = self._by_node.get(node_id)
         return all(connection.stream.has_taken(changed) for connection in found) if found else None
 
+    def refusals(self) -> tuple[Answer, ...]:
+        """What the connected proxies have refused and would not be sent again."""
+        return tuple(answer for connection in self._lane_of for answer in connection.stream.refusals())
+
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""
         try:
@@ -150,6 +155,7 @@ class AdsServer:
 
     async def _spread(self) -> None:
         """Give everybody whom a change concerns the new snapshot. Others have a turn now and then."""
+        self._end_revoked()
         until = time.monotonic() + _SLICE
         for lane in (self._main, *self._trials.values()):
             lane.advance(self._store.current)
@@ -159,6 +165,16 @@ class AdsServer:
                 if time.monotonic() >= until:
                     await asyncio.sleep(0)
                     until = time.monotonic() + _SLICE
+
+    def _end_revoked(self) -> None:
+        """Those whose identity was revoked hear nothing more; what they have is of no use, since others refuse them."""
+        revoked = self._store.current.revoked
+        if revoked != self._revoked:
+            self._revoked = revoked
+            for connection in self._lane_of:
+                if connection.stream.spiffe_id.service in revoked:
+                    _log.warning("stream_of_revoked_ended", node=connection.stream.node_id)
+                    connection.end()
 
     def _offer(self, connection: Connection, lane: Lane) -> None:
         try:
@@ -225,6 +241,12 @@ class AdsServer:
                 reason="WRONG_NODE",
                 field="node.id",
                 fix="A node id is SERVICE/INSTANCE of the service in the certificate.",
+            )
+        if identity.service in self._store.current.revoked:
+            raise PermissionDenied(
+                f"The identity of {identity.service} was revoked.",
+                reason="IDENTITY_REVOKED",
+                fix=f"An operator takes it back with `meshctl certs restore {identity.service}`.",
             )
         return parse_peer(node, identity)
 

@@ -74,6 +74,17 @@ class AdsStream:
     def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
         raise NotImplementedError
 
+    def refusals(self) -> tuple[Answer, ...]:
+        """What the client has refused on this stream and would not be sent again, one per type."""
+        return tuple(
+            Answer(self.node_id, self.spiffe_id, url, True, dict(held), record.nack_message[:LONGEST_COMPLAINT])
+            for url, record in self._records.items()
+            if (held := self._held(url))
+        )
+
+    def _held(self, type_url: str) -> Mapping[str, str]:
+        raise NotImplementedError
+
     def status(self) -> ProxyStatus:
         """How the client is."""
         return ProxyStatus(
@@ -286,6 +297,9 @@ class DeltaStream(AdsStream):
         if endpoints is not None and self._warming:
             endpoints.force(self._warming & endpoints.names)
 
+    def _held(self, type_url: str) -> Mapping[str, str]:
+        return self._subscriptions[type_url].held
+
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]
         return len(subscription.sent), self._held_back(type_url, subscription.held)
@@ -347,6 +361,9 @@ class StateStream(AdsStream):
             for name, version in versions.items()
             if subscription.is_wildcard or name in subscription.names
         )
+
+    def _held(self, type_url: str) -> Mapping[str, str]:
+        return self._subscriptions[type_url].held
 
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]

@@ -8,6 +8,7 @@ from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
+from mesh.discovery import Leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
@@ -15,8 +16,9 @@ from mesh.rpc import ServerSettings, Service, open_server
 from mesh.runtime import Stop, keep_heap
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
-from mesh.xds import AdsServer
+from mesh.xds import AdsServer, LoadReports, LoadReportServer, subset_clusters
 from services.control_plane.authority_service import authority_service, keep_authority
+from services.control_plane.canary import open_canaries
 from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
 from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
@@ -27,8 +29,8 @@ from services.control_plane.replicas import open_replicas
 
 NAME = "control-plane"
 
-# Proxies hold one long stream each; the bound is on open streams, not on work.
-_MAX_STREAMS = 10_000
+# Proxies hold two long streams each; the bound is on open streams, not on work.
+_MAX_STREAMS = 20_000
 _LONGEST_ENROLMENT = 64 << 10
 # Of a certificate's life. Workloads renew at half of it, so a connection is made with half a life left or more, and its
 # streams end in the last tenth of that: by then it has been asked to make room for one with the new certificate.
@@ -57,7 +59,16 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         replicas = await stack.enter_async_context(
             open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
-        document = LiveDocument(settings, store, registry.consul, leads=lambda: replicas.leadership.is_leader)
+        reports = LoadReports(timed_clusters=lambda: subset_clusters(store.current.policy.document))
+        document = LiveDocument(
+            settings,
+            store,
+            registry.consul,
+            leads=lambda: replicas.leadership.is_leader,
+            known_services=lambda: store.current.names if follower.first_snapshot.is_set() else None,
+            error_rates=reports,
+        )
+        loads = LoadReportServer(store, reports, leads=lambda: document.leads)
         ready = asyncio.Event()
         ads = AdsServer(
             store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
@@ -79,7 +90,8 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
-        parts = ConfigParts(document.rollout, document.sources, ads, draining)
+        canaries = open_canaries(settings, document, store, registry.consul, reports)
+        parts = ConfigParts(document.rollout, document.sources, ads, store, draining)
         if not document.is_shared:
             # What is wrong with the files is to be said now; what is shared comes when it can be reached.
             await document.start(ads)
@@ -90,7 +102,13 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
         )
         control_tls = await stack.enter_async_context(
             open_server_credentials(
-                authority, NAME, require_client_certificate=True, namespace=settings.namespace, lifetime=lifetime
+                authority,
+                NAME,
+                require_client_certificate=True,
+                namespace=settings.namespace,
+                lifetime=lifetime,
+                # gRPC's own xDS client checks the name that it dials.
+                hosts=(settings.control_advertise.host,),
             )
         )
         enrolment_server = await stack.enter_async_context(
@@ -119,7 +137,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     registry.for_members,
                     _config_service(parts, access_by_certificate(settings.config_admins)),
                 ],
-                generic_handlers=[ads.handler],
+                generic_handlers=[ads.handler, loads.handler],
             )
         )
         # Last: who gets an answer here may take it that all ports are there.
@@ -131,6 +149,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     authority_service(authority, store, lifetime),
                     registry.for_operators,
                     _config_service(parts, access_by_socket(settings.admin_socket)),
+                    canaries.service(access_by_socket(settings.admin_socket), draining),
                 ],
             )
         )
@@ -140,6 +159,9 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ads.run(),
                 keep_authority(authority, store, lifetime, leads=lambda: replicas.leadership.is_leader),
                 document.run(ads),
+                loads.run(),
+                _follow_lead(replicas.leadership, loads),
+                canaries.run(document.started),
                 _tell_ready(ready, follower.first_snapshot, document.started),
             )
             background = [group.create_task(work) for work in works]
@@ -164,6 +186,12 @@ async def _tell_ready(ready: asyncio.Event, *needed: asyncio.Event) -> None:
     for event in needed:
         await event.wait()
     ready.set()
+
+
+async def _follow_lead(leadership: Leadership, loads: LoadReportServer) -> None:
+    while True:
+        await leadership.wait_for_change()
+        loads.wake()
 
 
 def _config_service(parts: ConfigParts, access: Access) -> Service:

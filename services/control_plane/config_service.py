@@ -9,20 +9,24 @@ from google.protobuf.duration_pb2 import Duration
 
 from agentmesh.config.v1 import config_pb2, config_service_pb2, config_service_pb2_grpc
 from mesh.config.history import OPERATOR, Draft, Head, Layer, Revision, Status
-from mesh.errors import InvalidInput, NotFound, Unimplemented
+from mesh.errors import DocumentInvalid, InvalidInput, NotFound
+from mesh.state import StateStore
 from mesh.xds import AdsServer, names
+from mesh.xds.explain import explain_call
 from mesh.xds.rollout import resource_changes, resource_text
 from services.control_plane.config_access import Access
 from services.control_plane.config_codec import (
     changes_to_proto,
+    explained_to_proto,
     fault_to_proto,
     layers_to_proto,
+    origins_to_proto,
     refused_to_proto,
     resources_to_proto,
     revision_to_proto,
 )
 from services.control_plane.config_sources import ConfigSources
-from services.control_plane.document_reader import DocumentFaults, changed_fields, read_layers
+from services.control_plane.document_reader import changed_fields, read_layers
 from services.control_plane.rollout import Outcome, Rollout
 
 DEFAULT_WAIT = 5.0
@@ -40,6 +44,7 @@ class ConfigParts:
     rollout: Rollout
     sources: ConfigSources
     ads: AdsServer
+    store: StateStore
     draining: asyncio.Event
 
 
@@ -51,6 +56,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
         self._history = parts.rollout.history
         self._sources = parts.sources
         self._ads = parts.ads
+        self._store = parts.store
         self._draining = parts.draining
         self._access = access
 
@@ -65,6 +71,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
             revision=revision_to_proto(revision, head),
             document=reading.text,
             layers=layers_to_proto(revision.draft.layers),
+            origins=origins_to_proto(reading.loaded) if request.with_origins else (),
             refused_layers=refused_to_proto(self._sources.refused.values()),
         )
 
@@ -232,7 +239,11 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
         self, request: config_service_pb2.ExplainCallRequest, context: grpc.ServicerContext
     ) -> config_service_pb2.ExplainCallResponse:
         self._access()
-        raise Unimplemented("Calls cannot be explained yet.")
+        for name in ("caller", "callee", "method"):
+            if not getattr(request, name):
+                raise InvalidInput("This is needed.", field=name)
+        found = explain_call(self._store.current, request.caller, request.callee, request.method, dict(request.headers))
+        return explained_to_proto(found)
 
     def _layers_with(self, document: str, source: str) -> tuple[Layer, ...]:
         """The layers that are in force, with another operator's layer."""
@@ -246,7 +257,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
 
 
 def _faults(err: InvalidInput) -> Iterable[config_pb2.Fault]:
-    if isinstance(err, DocumentFaults):
+    if isinstance(err, DocumentInvalid):
         return [fault_to_proto(fault) for fault in err.faults]
     return [config_pb2.Fault(field=err.field, reason=f"{err.summary} {err.fix}".strip())]
 

@@ -45,6 +45,7 @@ class ConfigSources:
         self._operator_source = operator_source
         self._files = {DEFAULTS: directory / "defaults.yaml", environment: directory / f"{environment}.yaml"}
         self._seen: dict[str, str] = {}
+        self._last_look: dict[str, str] = {}
 
     def read_files(self) -> dict[str, Layer]:
         """The layers of files as they stand; raises InvalidInput or FailedPrecondition for what cannot be read."""
@@ -95,7 +96,7 @@ class ConfigSources:
             except MeshError as err:
                 self._refuse(name, str(path), err)
                 continue
-            if text_hash(text) != self._seen.get(name):
+            if self._has_settled(name, text) and text_hash(text) != self._seen.get(name):
                 found.append((name, Layer(name, str(path), text)))
         try:
             operator = await self._operator_news()
@@ -103,6 +104,13 @@ class ConfigSources:
             self._refuse(OPERATOR, self._operator_source, err)
             return found
         return [*found, *([(OPERATOR, operator)] if operator is not None else [])]
+
+    def _has_settled(self, name: str, text: str) -> bool:
+        """Whether a file was the same at two looks in a row: one half of a document may be a good document, too."""
+        digest = text_hash(text)
+        is_same = self._last_look.get(name) == digest
+        self._last_look[name] = digest
+        return is_same
 
     async def _operator_news(self) -> Layer | None:
         text = await self._history.read_operator_layer()

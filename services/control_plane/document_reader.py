@@ -1,104 +1,82 @@
-"""From the layers of a revision to the policy that they mean, and back from a field to the line that set it."""
+"""From the layers of a revision to the policy that they mean, and back from a field to the line that set it.
 
+layers ──read_layers──> Reading ──SecretReader──> Reading with the values of its secrets
+"""
+
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import yaml
-from pydantic import ValidationError
-
-from mesh.config.document import MeshDocument, Policy, merge
+from mesh.config import MeshSettings
+from mesh.config.document import Layer as DocumentLayer
+from mesh.config.document import LoadedDocument, Policy, load_document
+from mesh.config.document.changes import ValueChange, changed_paths
+from mesh.config.document.printing import document_text
+from mesh.config.document.secrets import SecretSources, references_of, resolve_secrets
 from mesh.config.history import Layer, Origin
-from mesh.errors import InvalidInput
+from mesh.config.yaml_lines import parse_field
+from mesh.state import open_secret_store
 from mesh.xds.rollout import ChangedField
-
-
-class DocumentFaults(InvalidInput):
-    """A document that is not valid, with all that is wrong."""
-
-    def __init__(self, faults: Sequence[Origin]) -> None:
-        first = faults[0]
-        rest = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        super().__init__(
-            f"The document is not valid: {first.source}:{first.line}: {first.reason}{rest}.",
-            reason="DOCUMENT_INVALID",
-            field=first.field,
-        )
-        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A document that is valid, with the layers that it was made of."""
+    """A document that fits its model, with the layers that it was made of."""
 
     policy: Policy
-    layers: tuple[Layer, ...] = field(repr=False)
+    loaded: LoadedDocument = field(repr=False)
 
     def origin(self, path: str) -> Origin:
         """The place that set a field, or the nearest one to it."""
-        for layer in reversed(self.layers):
-            return Origin(layer.source, 0, path)
-        return Origin("", 0, path)
+        found = self.loaded.where(parse_field(path))
+        return Origin(found.source, found.line, path)
 
     @property
     def text(self) -> str:
         """The effective document, YAML; secrets are references."""
-        plain = self.policy.document.model_dump(mode="json", exclude_unset=True)
-        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        return document_text(self.loaded.document)
 
-
-@dataclass(frozen=True, slots=True)
-class FieldChange:
-    """One value that differs; JSON, "" for none."""
-
-    path: str
-    before: str
-    after: str
+    @property
+    def version(self) -> str:
+        """A hash of the document alone: no secret has a part in what the history keeps."""
+        return Policy(self.loaded.document).version
 
 
 def read_layers(layers: Sequence[Layer], *, revision: int = 0) -> Reading:
-    """Read layers, from the lowest to the highest; raises DocumentFaults with all that is wrong."""
-    nothing: dict[str, Any] = {}
-    values = reduce(merge, (yaml.safe_load(layer.text) or {} for layer in layers), nothing)
-    try:
-        document = MeshDocument.model_validate(values)
-    except ValidationError as err:
-        raise DocumentFaults(
-            [
-                Origin(layers[-1].source, 0, ".".join(map(str, each["loc"])), each["msg"])
-                for each in err.errors(include_url=False, include_input=False)
-            ]
-        ) from None
-    return Reading(Policy(document, revision), tuple(layers))
+    """Read layers, from the lowest to the highest; raises DocumentInvalid with all that is wrong."""
+    loaded = load_document([DocumentLayer(layer.name, layer.source, layer.text) for layer in layers])
+    return Reading(Policy(loaded.document, revision), loaded)
 
 
-def changed_fields(before: Reading, after: Reading) -> list[FieldChange]:
-    """The values that differ between two documents, sorted by path."""
-    old, new = dict(_leaves(_plain(before))), dict(_leaves(_plain(after)))
-    return [
-        FieldChange(path, old.get(path, ""), new.get(path, ""))
-        for path in sorted({*old, *new})
-        if old.get(path) != new.get(path)
-    ]
+class SecretReader:
+    """Looks up the secrets of documents."""
+
+    def __init__(self, settings: MeshSettings) -> None:
+        self._settings = settings
+
+    async def complete(self, reading: Reading) -> Reading:
+        """The reading with the values of its secrets as they are now; raises DocumentInvalid when one has none."""
+        if not any(references_of(reading.loaded.document)):
+            return reading
+        settings = self._settings
+        own = (settings.state_dir, settings.ca_dir, settings.secrets_key_file)
+        async with open_secret_store(settings) as store:
+            values = await resolve_secrets(reading.loaded, SecretSources(store, private_dirs=own))
+        policy = replace(reading.policy, secrets=values, secrets_version=_number_of(values))
+        return replace(reading, policy=policy)
 
 
-def as_causes(changes: Sequence[FieldChange]) -> list[ChangedField]:
+def changed_fields(before: Reading, after: Reading) -> tuple[ValueChange, ...]:
+    """The values that differ between two documents, sorted by field; secrets are masked."""
+    return changed_paths(before.loaded.document, after.loaded.document)
+
+
+def as_causes(changes: Sequence[ValueChange]) -> list[ChangedField]:
     """Changes as the judgement takes them."""
-    return [ChangedField(change.path, change.after) for change in changes]
+    return [ChangedField(change.field, change.after) for change in changes]
 
 
-def _plain(reading: Reading) -> Any:
-    return reading.policy.document.model_dump(mode="json", exclude_unset=True)
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, below in value.items():
-            yield from _leaves(below, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list) and value:
-        for number, below in enumerate(value):
-            yield from _leaves(below, f"{path}[{number}]")
-    else:
-        yield path, json.dumps(value, ensure_ascii=False)
+def _number_of(values: Mapping[str, str]) -> int:
+    """Differs when a value does. It stays in this process."""
+    return int.from_bytes(hashlib.sha256(json.dumps(sorted(values.items())).encode()).digest()[:8], "big")

@@ -1,7 +1,7 @@
 """The mesh document of a running control plane: its history, its layers, and its rollout."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mesh.config import MeshSettings
 from mesh.config.history import FileKeys, KeyStore, RevisionStore
@@ -13,7 +13,9 @@ from mesh.telemetry import get_logger
 from services.control_plane.audit import Audit
 from services.control_plane.config_keys import PREFIX, ConsulKeys
 from services.control_plane.config_sources import ConfigSources
-from services.control_plane.rollout import ErrorRates, Proxies, Rollout
+from services.control_plane.document_reader import SecretReader
+from services.control_plane.rollout import Rollout
+from services.control_plane.rollout_ports import ErrorRates, Proxies
 
 _log = get_logger(__name__)
 
@@ -21,7 +23,8 @@ _log = get_logger(__name__)
 class LiveDocument:
     """Made before the ADS server, which asks it; `start` before proxies are served, then `run` for ever.
 
-    `leads` tells whether this one of several control planes does what only one may do.
+    `leads` tells whether this one of several control planes does what only one may do. `known_services` gives the names
+    that a document may use, None while they are not known.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class LiveDocument:
         consul: ConsulEndpoint | None,
         *,
         leads: Callable[[], bool],
+        known_services: Callable[[], Collection[str] | None],
         error_rates: ErrorRates | None = None,
     ) -> None:
         self.is_shared = settings.config_history == "consul"
@@ -55,10 +59,17 @@ class LiveDocument:
             Audit(settings.state_dir / "audit.jsonl"),
             error_rates=error_rates,
             leads=self._leads,
+            secrets=SecretReader(settings),
+            known_services=known_services,
         )
         place = f"{PREFIX}document" if self.is_shared else str(directory / "document")
         self.sources = ConfigSources(settings.config_dir, settings.environment, self._history, operator_source=place)
         self.started = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this control plane does what only one may do; alone, it does, whether Consul answers or not."""
+        return self._leads()
 
     async def start(self, proxies: Proxies) -> None:
         """Take up the document that is in force, or make the first one; raises MeshError when it cannot be read."""

@@ -10,57 +10,29 @@ first and out of the history afterwards, so that a history that cannot be reache
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from mesh.config.document import Policy
 from mesh.config.history import Draft, Head, Layer, Refusal, Revision, RevisionStore, Status, stale
-from mesh.errors import FailedPrecondition, InvalidInput, MeshError
+from mesh.errors import DocumentInvalid, FailedPrecondition, MeshError
 from mesh.runtime import Backoff
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
-from mesh.xds import Answer, ProxyStatus, names
-from mesh.xds.rollout import Changed, Vetoes, changed_resources, choose_first, find_cause, find_culprit
+from mesh.xds import Answer
+from mesh.xds.rollout import Changed, changed_resources, choose_first
 from mesh.xds.snapshot import Snapshot
 from services.control_plane.audit import Audit
-from services.control_plane.document_reader import Reading, as_causes, changed_fields, read_layers
+from services.control_plane.document_checks import Check, DocumentChecks
+from services.control_plane.document_reader import read_layers
+from services.control_plane.refusals import Refusals, cause_of
+from services.control_plane.rollout_ports import ErrorRates, Proxies, Secrets
+from services.control_plane.staging import LOOK_SECONDS, StagedTrial, Step
 from services.control_plane.trials import PROBATION_SECONDS, Candidate, Trials
 
-MOST_WAITING_ANSWERS = 1000
-_MORE_REFUSALS_SECONDS = 0.1
-_LOOK_AGAIN_SECONDS = 0.5
-_SHORTEST_LOOK = 0.05
+_SECRETS_SECONDS = 5.0
 
 _log = get_logger(__name__)
-
-
-class Proxies(Protocol):
-    """The part of AdsServer that is needed here."""
-
-    def proxies(self) -> tuple[ProxyStatus, ...]:
-        """All connected proxies."""
-        ...
-
-    def preview(self, node_id: str, policy: Policy) -> Snapshot | None:
-        """What a proxy would get by another policy."""
-        ...
-
-    def has_taken(self, node_id: str, changed: Changed) -> bool | None:
-        """Whether a proxy has acknowledged these versions."""
-        ...
-
-    def refresh(self) -> None:
-        """Offer every proxy what it should have now."""
-        ...
-
-
-class ErrorRates(Protocol):
-    """How well requests go, as the proxies report."""
-
-    def error_percent(self, node_ids: Collection[str], since: float) -> float | None:
-        """Share of failed requests of these proxies since then (time.monotonic), None without any request."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +43,6 @@ class Outcome:
     status: Status
     acked: int = 0
     waiting: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A change that can be published: what it means, and what it changes for each proxy that it concerns."""
-
-    reading: Reading
-    snapshots: Mapping[str, tuple[Snapshot, Snapshot]]
 
 
 class Rollout:
@@ -92,6 +56,8 @@ class Rollout:
         *,
         error_rates: ErrorRates | None = None,
         leads: Callable[[], bool] = lambda: True,
+        secrets: Secrets | None = None,
+        known_services: Callable[[], Collection[str] | None] = lambda: None,
         probation: float = PROBATION_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -101,12 +67,11 @@ class Rollout:
         self._audit = audit
         self._error_rates = error_rates
         self._leads = leads
+        self._checks = DocumentChecks(self.trials, secrets, known_services)
         self._probation = probation
         self._clock = clock
-        self._vetoes = Vetoes(clock=clock)
-        self._proxies: Proxies | None = None
+        self._refusals = Refusals(self.trials, lambda: self._checks.connected, clock)
         self._one_change = asyncio.Lock()
-        self._refusals: asyncio.Queue[Answer] = asyncio.Queue(MOST_WAITING_ANSWERS)
         self._progress = asyncio.Event()
         self._head = Head()
         # Revisions from this one on are out of force here, although the history may not know yet; 0 for none.
@@ -119,12 +84,9 @@ class Rollout:
         return self.trials.policy_for(node_id)
 
     def note_answer(self, answer: Answer) -> None:
-        """See AdsServer. Of too many refusals at a time the later ones are dropped: one is enough."""
+        """See AdsServer."""
         if answer.is_refusal:
-            try:
-                self._refusals.put_nowait(answer)
-            except asyncio.QueueFull:
-                _log.warning("refusal_dropped", node=answer.node_id)
+            self._refusals.note(answer)
         self._wake()
 
     def _wake(self) -> None:
@@ -138,7 +100,7 @@ class Rollout:
 
         Raises MeshError when it cannot be read: a control plane that knows no policy must not publish an empty one.
         """
-        self._proxies = proxies
+        self._checks.proxies = proxies
         await self.history.settle()
         head = await self.history.head()
         if not head.newest:
@@ -148,7 +110,7 @@ class Rollout:
         _log.info("document_in_force", revision=head.active, newest=head.newest)
 
     async def _make_first(self, draft: Draft) -> None:
-        draft = replace(draft, document_version=read_layers(draft.layers).policy.version)
+        draft = replace(draft, document_version=read_layers(draft.layers).version)
         try:
             made = await self.history.append(draft, newest=0)
         except FailedPrecondition as err:
@@ -164,6 +126,7 @@ class Rollout:
             group.create_task(self._judge_for_ever())
             group.create_task(self._end_probations())
             group.create_task(self._hold_staged())
+            group.create_task(self._follow_secrets())
 
     async def follow(self) -> None:
         """Adopt what other control planes make of the history, for ever."""
@@ -180,26 +143,16 @@ class Rollout:
 
     # Changes.
 
-    async def check(self, layers: Sequence[Layer], *, revision: int = 0) -> Check:
-        """Read layers and build what each connected proxy would get; raises InvalidInput for what is wrong."""
-        reading = read_layers(layers, revision=revision)
-        snapshots: dict[str, tuple[Snapshot, Snapshot]] = {}
-        for status in self._connected().proxies():
-            # Hundreds of proxies take a while; others must not wait for it.
-            await asyncio.sleep(0)
-            before = self._connected().preview(status.node_id, self.trials.current.policy)
-            try:
-                after = self._connected().preview(status.node_id, reading.policy)
-            except MeshError as err:
-                raise InvalidInput(
-                    f"The configuration of {status.node_id} cannot be built: {err.summary}",
-                    reason="CONFIGURATION_NOT_BUILT",
-                    field=err.field,
-                    fix=err.fix,
-                ) from err
-            if before is not None and after is not None and changed_resources(before, after):
-                snapshots[status.node_id] = (before, after)
-        return Check(reading, snapshots)
+    async def check(self, layers: Sequence[Layer]) -> Check:
+        """Tell what layers would change; raises InvalidInput for what is wrong. Nothing changes."""
+        return await self._check(layers)
+
+    async def _check(self, layers: Sequence[Layer], *, revision: int = 0, is_restored: bool = False) -> Check:
+        check = await self._checks.check(layers, revision=revision, is_restored=is_restored)
+        after = {node: both[1] for node, both in check.snapshots.items()}
+        if faults := self._refusals.foreseen(after, check.reading):
+            raise DocumentInvalid(faults)
+        return check
 
     async def apply(self, draft: Draft, *, expected: int | None, wait: float) -> Outcome:
         """Check a change and publish it; wait up to `wait` seconds until the proxies have it or it is undone.
@@ -207,32 +160,40 @@ class Rollout:
         Raises InvalidInput when it is not valid and FailedPrecondition when `expected` is not the newest revision;
         nothing changes then. A change without any difference makes no revision.
         """
+        action = "rollback" if draft.restores else "apply"
+        try:
+            revision, check, is_new = await self._commit(draft, expected)
+        except MeshError as err:
+            await self._audit.note(action, who=draft.author, revision=0, decision="refused", reason=str(err))
+            raise
+        if not is_new:
+            return Outcome(revision, Status.ACTIVE, len(self._checks.connected.proxies()))
+        is_staged = self.trials.staged is not None and self.trials.staged.number == revision.number
+        decision = "staged" if is_staged else "active"
+        await self._audit.note(
+            action, who=draft.author, revision=revision.number, decision=decision, reason=draft.message
+        )
+        concerned = {node: both for node, both in check.snapshots.items() if not is_staged or node in self.trials.first}
+        return await self._wait(revision, concerned, wait)
+
+    async def _commit(self, draft: Draft, expected: int | None) -> tuple[Revision, Check, bool]:
+        """Check and publish; the third value tells whether there is anything new."""
         async with self._one_change:
             head = await self.history.head()
             if expected is not None and expected != head.newest:
                 raise stale(expected, head)
             if head.staged:
                 raise stale(head.newest, head)
-            check = await self.check(draft.layers, revision=head.newest + 1)
+            check = await self._check(draft.layers, revision=head.newest + 1, is_restored=bool(draft.restores))
             current = self.trials.current
             if _texts(draft.layers) == _texts(current.revision.draft.layers):
-                return Outcome(current.revision, Status.ACTIVE, len(self._connected().proxies()))
+                return current.revision, check, False
             rollout = check.reading.policy.document.mesh.rollout
             is_staged = rollout.strategy == "staged" and bool(check.snapshots)
-            draft = replace(draft, document_version=check.reading.policy.version)
+            draft = replace(draft, document_version=check.reading.version)
             revision = await self.history.append(draft, newest=head.newest, staged=is_staged)
             await self._adopt(await self.history.head(), check)
-        action = "rollback" if draft.restores else "apply"
-        decision = "staged" if is_staged else "active"
-        await self._audit.note(
-            action, who=draft.author, revision=revision.number, decision=decision, reason=draft.message
-        )
-        concerned = (
-            {node: both for node, both in check.snapshots.items() if node in self.trials.first}
-            if is_staged
-            else dict(check.snapshots)
-        )
-        return await self._wait(revision, concerned, wait)
+            return revision, check, True
 
     async def unstage(self, number: int, *, author: str, reason: str) -> None:
         """Undo a staged revision at an author's will."""
@@ -243,11 +204,6 @@ class Rollout:
             cause = f"Undone by {author}{': ' + reason if reason else ''}."
             await self._take_back(number, cause, (), who=author)
 
-    def _connected(self) -> Proxies:
-        if self._proxies is None:
-            raise FailedPrecondition("The control plane is starting.", reason="NOT_STARTED", retryable=True)
-        return self._proxies
-
     async def _wait(
         self, revision: Revision, concerned: dict[str, tuple[Snapshot, Snapshot]], seconds: float
     ) -> Outcome:
@@ -257,7 +213,7 @@ class Rollout:
         while True:
             progress = self._progress
             for node in list(waiting):
-                match self._connected().has_taken(node, waiting[node]):
+                match self._checks.connected.has_taken(node, waiting[node]):
                     case None:
                         # Gone; when it comes back it gets the document that is in force then.
                         del waiting[node]
@@ -268,7 +224,7 @@ class Rollout:
             if not waiting or not self.trials.holds(number) or left <= 0:
                 break
             try:
-                async with asyncio.timeout(min(left, _LOOK_AGAIN_SECONDS)):
+                async with asyncio.timeout(min(left, LOOK_SECONDS)):
                     await progress.wait()
             except TimeoutError:
                 # Instances may have come and gone meanwhile, and with them versions of what is built.
@@ -286,7 +242,7 @@ class Rollout:
         position = next((at for at, found in enumerate(chain) if found.number == number), 0)
         if not position:
             return {}
-        snapshots = [self._connected().preview(node_id, chain[at].policy) for at in (position - 1, position)]
+        snapshots = [self._checks.connected.preview(node_id, chain[at].policy) for at in (position - 1, position)]
         before, after = snapshots
         return changed_resources(before, after) if before is not None and after is not None else {}
 
@@ -323,7 +279,7 @@ class Rollout:
             if self.trials.staged is not staged:
                 self.trials.stage(staged, await self._choose_first(staged, check))
         else:
-            self.trials.staged, self.trials.first = None, frozenset()
+            self.trials.unstage()
         self._head = head
         self._publish()
 
@@ -333,85 +289,58 @@ class Rollout:
     async def _candidate(self, number: int, check: Check | None) -> Candidate:
         revision = await self.history.get(number)
         is_checked = check is not None and check.reading.policy.revision == number
-        reading = (
-            check.reading if check is not None and is_checked else read_layers(revision.draft.layers, revision=number)
-        )
+        if check is not None and is_checked:
+            reading = check.reading
+        else:
+            reading = await self._checks.with_secrets(read_layers(revision.draft.layers, revision=number))
         return Candidate(revision, reading, self._clock() + self._probation)
+
+    async def _follow_secrets(self) -> None:
+        while True:
+            await asyncio.sleep(_SECRETS_SECONDS)
+            await self.renew_secrets()
+
+    async def renew_secrets(self) -> None:
+        """Look up the secrets of what is in force again; new values go to the proxies."""
+        async with self._one_change:
+            staged = [self.trials.staged] if self.trials.staged is not None else []
+            is_new = False
+            for found in (*self.trials.candidates, *staged):
+                reading = await self._checks.with_secrets(found.reading)
+                is_new = is_new or reading.policy.secrets_version != found.policy.secrets_version
+                found.reading = reading
+            if is_new:
+                _log.info("secrets_changed")
+                self._publish()
 
     async def _choose_first(self, staged: Candidate, check: Check | None) -> frozenset[str]:
         if check is None:
-            check = await self.check(staged.revision.draft.layers, revision=staged.number)
+            check = await self._checks.check(staged.revision.draft.layers, revision=staged.number, is_restored=True)
         percent = staged.policy.document.mesh.rollout.first_percent
         return choose_first(list(check.snapshots), percent, str(staged.number))
 
     def _publish(self) -> None:
         self._store.set_policy(self.trials.current.policy)
-        self._connected().refresh()
+        self._checks.connected.refresh()
         self._wake()
 
     # Refusals.
 
     async def _judge_for_ever(self) -> None:
         while True:
-            answer = await self._refusals.get()
-            culprit = self._culprit_of(answer)
-            if culprit is None:
-                continue
-            if not self._vetoes.use(str(answer.spiffe_id)):
-                _log.error("veto_exhausted", node=answer.node_id, peer=str(answer.spiffe_id), revision=culprit.number)
-                continue
-            chain = self.trials.chain_for(answer.node_id)
+            verdict = await self._refusals.next_verdict()
+            culprit = verdict.culprit
             if culprit is self.trials.staged:
                 # Others have nothing of it.
-                self.trials.staged, self.trials.first = None, frozenset()
+                self.trials.unstage()
             else:
                 self.trials.drop(culprit.number)
             self._doomed = culprit.number
             self._publish()
-            refusals = [self._refusal_of(answer, culprit, chain)]
             # Nothing is waited for between this and the publication: who waits for the outcome comes later.
             async with self._one_change:
-                refusals += await self._more_refusals(culprit, chain)
-                await self._take_back(culprit.number, _cause_of(refusals), refusals, who="control-plane")
-
-    def _culprit_of(self, answer: Answer, chain: Sequence[Candidate] | None = None) -> Candidate | None:
-        chain = chain or self.trials.chain_for(answer.node_id)
-        if len(chain) < 2 or not answer.refused:
-            return None
-        try:
-            snapshots = [self._connected().preview(answer.node_id, found.policy) for found in chain]
-        except MeshError as err:
-            _log.error("refusal_not_judged", node=answer.node_id, reason=err.reason, error=str(err))
-            return None
-        built = [snapshot for snapshot in snapshots if snapshot is not None]
-        if len(built) < len(chain):
-            return None
-        position = find_culprit(built, answer.type_url, answer.refused)
-        return chain[position] if position is not None else None
-
-    async def _more_refusals(self, culprit: Candidate, chain: Sequence[Candidate]) -> list[Refusal]:
-        """What other proxies say of the same revision in the next moment; it is out of force already."""
-        found = []
-        try:
-            async with asyncio.timeout(_MORE_REFUSALS_SECONDS):
-                while True:
-                    answer = await self._refusals.get()
-                    if self._culprit_of(answer, chain) is culprit:
-                        found.append(self._refusal_of(answer, culprit, chain))
-        except TimeoutError:
-            return found
-
-    def _refusal_of(self, answer: Answer, culprit: Candidate, chain: Sequence[Candidate]) -> Refusal:
-        before = chain[chain.index(culprit) - 1]
-        changes = as_causes(changed_fields(before.reading, culprit.reading))
-        resources = tuple(sorted(answer.refused))
-        cause = find_cause(changes, resources, answer.message)
-        origin = None
-        if cause is not None:
-            reading = culprit.reading if cause.value else before.reading
-            origin = replace(reading.origin(cause.path), reason=answer.message)
-        kind = names.SHORT_NAMES.get(answer.type_url, answer.type_url)
-        return Refusal(answer.node_id, kind, resources, answer.message, origin)
+                refusals = [verdict.refusal, *await self._refusals.more_of(verdict)]
+                await self._take_back(culprit.number, cause_of(refusals), refusals, who="control-plane")
 
     async def _take_back(self, number: int, cause: str, refusals: Sequence[Refusal], *, who: str) -> None:
         """Undo a revision in the history, whatever it takes, and adopt what is in force then."""
@@ -460,35 +389,36 @@ class Rollout:
                 await self._see_through(staged)
             else:
                 # Another control plane does, unless it dies.
-                await self._pause(None, 0.0)
+                await self._pause(LOOK_SECONDS)
 
     async def _see_through(self, staged: Candidate) -> None:
         """Promote a staged revision after its first proxies did well for long enough, or undo it."""
-        rollout = staged.policy.document.mesh.rollout
-        hold = rollout.hold.total_seconds()
-        taken_at: float | None = None
+        trial = StagedTrial(staged, self._clock)
         while self.trials.staged is staged and self._leads():
-            if taken_at is None and self._first_have_taken(staged):
-                taken_at = self._clock()
-            percent = self._error_percent(taken_at)
-            if percent is not None and percent > rollout.max_error_percent:
-                first = ", ".join(sorted(self.trials.first))
-                cause = (
-                    f"{percent:.3g} % of the requests failed at the first proxies ({first}); "
-                    f"at most {rollout.max_error_percent:g} % may."
-                )
-                async with self._one_change:
-                    if self.trials.staged is staged:
-                        await self._take_back(staged.number, cause, (), who="control-plane")
-                return
-            if taken_at is not None and self._clock() >= taken_at + hold:
-                await self._promote(staged)
-                return
-            await self._pause(taken_at, hold)
+            if trial.since is None and self._first_have_taken(staged):
+                trial.note_taken()
+            percent = self._error_percent(trial.since)
+            match trial.step(percent):
+                case Step.PROMOTE:
+                    await self._promote(staged)
+                case Step.UNDO:
+                    first = ", ".join(sorted(self.trials.first))
+                    await self._undo_staged(
+                        staged,
+                        f"{percent:.3g} % of the requests failed at the first proxies ({first}); "
+                        f"at most {trial.most_percent:g} % may.",
+                    )
+                case Step.WAIT:
+                    await self._pause(trial.pause)
+
+    async def _undo_staged(self, staged: Candidate, cause: str) -> None:
+        async with self._one_change:
+            if self.trials.staged is staged:
+                await self._take_back(staged.number, cause, (), who="control-plane")
 
     def _first_have_taken(self, staged: Candidate) -> bool:
         return all(
-            self._connected().has_taken(node, self._changed_for(node, staged.number)) is not False
+            self._checks.connected.has_taken(node, self._changed_for(node, staged.number)) is not False
             for node in self.trials.first
         )
 
@@ -497,12 +427,9 @@ class Rollout:
             return None
         return self._error_rates.error_percent(self.trials.first, since)
 
-    async def _pause(self, taken_at: float | None, hold: float) -> None:
+    async def _pause(self, seconds: float) -> None:
         """Wait for news or for the next look."""
         progress = self._progress
-        seconds = _LOOK_AGAIN_SECONDS
-        if taken_at is not None:
-            seconds = min(seconds, max(_SHORTEST_LOOK, taken_at + hold - self._clock()))
         try:
             async with asyncio.timeout(seconds):
                 await progress.wait()
@@ -517,7 +444,7 @@ class Rollout:
                 head = await self.history.promote(staged.number)
             except MeshError as err:
                 _log.error("not_promoted", revision=staged.number, reason=err.reason, error=str(err))
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)
                 return
             first = ", ".join(sorted(self.trials.first))
             await self._adopt(head)
@@ -528,15 +455,3 @@ class Rollout:
 
 def _texts(layers: Sequence[Layer]) -> list[tuple[str, str]]:
     return [(layer.name, layer.text) for layer in layers]
-
-
-def _cause_of(refusals: Sequence[Refusal]) -> str:
-    """For a person: who refuses what, in Envoy's words, and the line that caused it."""
-    first = refusals[0]
-    others = len({refusal.node_id for refusal in refusals}) - 1
-    more = f" (and {others} more)" if others else ""
-    cause = f"{first.node_id}{more} refuses the {first.type} {', '.join(first.resources)}: {first.message.rstrip('.')}."
-    if first.origin is not None:
-        place = f"{first.origin.source}:{first.origin.line}" if first.origin.line else first.origin.source
-        cause += f" Caused by {place}: {first.origin.field}."
-    return cause

@@ -73,10 +73,14 @@ class Trials:
         """Give a change to the first proxies."""
         self.staged, self.first = candidate, frozenset(first)
 
+    def unstage(self) -> None:
+        """Give what all get to the first proxies, too."""
+        self.staged, self.first = None, frozenset()
+
     def drop(self, number: int) -> Candidate:
         """Take a revision and all that were made upon it out of force; returns what is in force then."""
         self.candidates = [found for found in self.candidates if found.number < number] or self.candidates[:1]
-        self.staged, self.first = None, frozenset()
+        self.unstage()
         return self.current
 
     def end_probations(self, now: float) -> int:

@@ -2,18 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from mesh.config import MeshSettings
-from mesh.config.document import Layer, LoadedDocument, check_references, load_document
+from mesh.config.document import Layer, check_references, load_document
 from mesh.config.document.files import environment_layers, read_layer_file
-from mesh.config.document.printing import mask, mask_values, to_yaml
+from mesh.config.document.printing import mask, masked_origins, to_yaml
 from mesh.config.document.schema import schema_text
-from mesh.config.yaml_lines import field_text
 from mesh.errors import DocumentInvalid, Fault
 from services.meshctl.failures import USAGE
 from services.meshctl.output import output_option, print_json, print_table, show
@@ -44,7 +41,7 @@ def show_document(
         values = mask(loaded.document)
         show(output, values, lambda: click.echo(to_yaml(values), nl=False))
         return
-    rows = _origins(loaded)
+    rows = [(name, value, set_by.layer, set_by.source, set_by.line) for name, value, set_by in masked_origins(loaded)]
     if output == "json":
         print_json([dict(zip(("field", "value", "layer", "source", "line"), row, strict=True)) for row in rows])
         return
@@ -93,18 +90,3 @@ def _faults(settings: MeshSettings, file: Path, environment: str | None) -> tupl
         return check_references(load_document(_layers(settings, environment, file)), None)
     except DocumentInvalid as err:
         return err.faults
-
-
-def _origins(loaded: LoadedDocument) -> list[tuple[str, object, str, str, int]]:
-    """Field, value, layer, source and line of each value; what may be a secret is masked."""
-    shown = mask_values(loaded.document.model_dump(mode="json"))
-    return [
-        (field_text(path), _at(shown, path), origin.layer, origin.source, origin.line)
-        for path, _, origin in loaded.origins()
-    ]
-
-
-def _at(values: Any, path: Iterable[str | int]) -> Any:
-    for step in path:
-        values = values[step]
-    return values

@@ -64,17 +64,18 @@ async def open_control(settings: MeshSettings) -> "AsyncIterator[control_service
 async def open_admin(settings: MeshSettings) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to the admin socket of the control plane; raises Unavailable that says how to start one."""
     if not settings.admin_socket.exists():
-        raise _no_mesh(settings)
+        raise no_mesh(settings)
     async with open_target(f"unix:{settings.admin_socket}", authority="control-plane.mesh") as channel:
         try:
             yield channel
         except grpc.aio.AioRpcError as err:
             if err.code() is grpc.StatusCode.UNAVAILABLE:
-                raise _no_mesh(settings) from err
+                raise no_mesh(settings) from err
             raise error_from_rpc(err) from err
 
 
-def _no_mesh(settings: MeshSettings) -> Unavailable:
+def no_mesh(settings: MeshSettings) -> Unavailable:
+    """The error of a control plane that does not answer, with what to do."""
     return Unavailable(
         f"No control plane answers at {settings.admin_socket}.",
         reason="NO_MESH",

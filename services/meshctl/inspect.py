@@ -1,4 +1,4 @@
-"""Commands that look: proxies, certs, tools, agents."""
+"""Commands that look: certs, tools, agents."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,39 +25,6 @@ from services.meshctl.failures import exit_status_of, print_errors
 from services.meshctl.output import ago, output_option, print_table, show
 
 _T = TypeVar("_T")
-
-
-@click.command()
-@output_option
-@click.pass_obj
-def proxies(settings: MeshSettings, output: str) -> None:
-    """Show the connected proxies and what configuration each has accepted."""
-
-    async def read() -> list[control_pb2.Proxy]:
-        async with open_control(settings) as control:
-            response = await control.ListProxies(control_service_pb2.ListProxiesRequest(), timeout=TIMEOUT)
-            return list(response.proxies)
-
-    found = asyncio.run(read())
-    rows = [
-        (
-            proxy.node_id if position == 0 else "",
-            resources.type,
-            resources.subscribed,
-            resources.sent_version[:8] or "-",
-            resources.acked_version[:8] or "-",
-            ago(_moment(resources, "ack_time")),
-            resources.nack_message or "-",
-        )
-        for proxy in found
-        for position, resources in enumerate(proxy.resources)
-    ]
-    columns = ("proxy", "type", "resources", "sent", "accepted", "ago", "last refusal")
-    show(
-        output,
-        [MessageToDict(proxy, preserving_proto_field_name=True) for proxy in found],
-        lambda: print_table(columns, rows, empty="No proxy is connected."),
-    )
 
 
 @click.group(invoke_without_command=True)
@@ -92,7 +59,7 @@ def certs(context: click.Context, output: str) -> None:
     )
 
 
-def _moment(message: control_pb2.ProxyResources | control_pb2.Certificate, field: str) -> datetime | None:
+def _moment(message: control_pb2.Certificate, field: str) -> datetime | None:
     if not message.HasField(field):  # type: ignore[arg-type]
         return None
     stamp: Timestamp = getattr(message, field)

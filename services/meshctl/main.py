@@ -12,13 +12,17 @@ from mesh.config import MeshSettings
 from mesh.errors import MeshError
 from services.meshctl.authority import restore, revoke, root, rotate_root
 from services.meshctl.call import call
+from services.meshctl.canary import canary
+from services.meshctl.changes import apply, diff, history, rollback
 from services.meshctl.config import config
 from services.meshctl.demo import demo
 from services.meshctl.doctor import doctor
 from services.meshctl.failures import FAILED, INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
 from services.meshctl.forget import forget
-from services.meshctl.inspect import agents, certs, proxies, tools
+from services.meshctl.inspect import agents, certs, tools
+from services.meshctl.live_config import explain, get_document, watch_document
 from services.meshctl.logs import logs
+from services.meshctl.proxies import proxies
 from services.meshctl.run import run
 from services.meshctl.secrets import secrets
 from services.meshctl.status import status
@@ -47,6 +51,8 @@ def cli(context: click.Context, state_dir: Path | None) -> None:
 
 for _command in (root, rotate_root, revoke, restore):
     certs.add_command(_command)
+for _command in (get_document, watch_document):
+    config.add_command(_command)
 for _command in (
     up,
     down,
@@ -61,9 +67,15 @@ for _command in (
     forget,
     doctor,
     logs,
+    canary,
     demo,
     config,
     secrets,
+    apply,
+    diff,
+    history,
+    rollback,
+    explain,
 ):
     cli.add_command(_command)
 

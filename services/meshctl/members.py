@@ -10,7 +10,7 @@ from typing import Self
 import mesh
 from mesh.config import MeshFile, MeshSettings, ServiceEntry
 from mesh.errors import MeshError
-from mesh.model import Address
+from mesh.model import ZONE, Address
 from mesh.sidecar import Member, MemberSettings, open_member
 from services.meshctl.failures import mesh_errors_of
 from services.meshctl.registry import registry_of
@@ -21,7 +21,11 @@ GATEWAY = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class MemberRequest:
-    """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused."""
+    """One member to run. `instance` is stable for members of a mesh file: files of an earlier run are reused.
+
+    `version` and `metadata` are registered; "" stands for the version of agentmesh itself.
+    `is_client` is for a command that serves nothing, `is_proxyless` for one that calls by gRPC's own xDS client.
+    """
 
     name: str
     kind: str
@@ -31,6 +35,10 @@ class MemberRequest:
     listen: str = ""
     instance: str = ""
     edge: Address | None = None
+    is_client: bool = False
+    is_proxyless: bool = False
+    version: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def gateway(cls, edge: Address) -> Self:
@@ -50,6 +58,8 @@ class MemberRequest:
                 env=entry.env,
                 listen=entry.listen,
                 instance=f"{entry.name}-{number}",
+                version=entry.version,
+                metadata=entry.metadata,
             )
             for entry in mesh_file.services.values()
             for number in range(1, entry.instances + 1)
@@ -72,7 +82,8 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
     return MemberSettings(
         service=request.name,
         kind=request.kind,
-        version=mesh.__version__,
+        version=request.version or mesh.__version__,
+        metadata=request.metadata,
         instance=request.instance,
         state_dir=settings.state_dir,
         control_planes=settings.control_planes,
@@ -87,7 +98,9 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
         edge=request.edge,
         # A Consul of somebody else's has no identity of the mesh.
         exposed_health=settings.consul_is_given and settings.registry != "embedded",
-        zone=settings.zone,
+        is_client=request.is_client,
+        is_proxyless=request.is_proxyless,
+        zone=request.metadata.get(ZONE, settings.zone),
     )
 
 

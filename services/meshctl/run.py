@@ -1,4 +1,4 @@
-"""`meshctl run`: put an MCP server, an agent or any gRPC server into a running mesh."""
+"""`meshctl run`: put an MCP server, an agent, any gRPC server or a client into a running mesh."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mesh.config import MeshSettings
+from mesh.config import METADATA_KEY, MeshSettings
 from mesh.errors import InvalidInput
 from mesh.model import check_service_name
 from mesh.runtime import adopt_orphans, open_background
@@ -28,11 +28,37 @@ from services.meshctl.registry import registry_of, settings_in_use
 _CALLABLE_TIMEOUT = 20.0
 _POLL = 0.02
 
+
+def _parse_metadata(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or METADATA_KEY.fullmatch(name) is None:
+            raise click.BadParameter(f"{word!r} is not NAME=VALUE with a name of letters, digits, dashes, underscores.")
+        if name in pairs:
+            raise click.BadParameter(f"{name} is given twice.")
+        pairs[name] = value
+    return pairs
+
+
 _UPSTREAM = click.option("--upstream", "upstreams", multiple=True, help="A service that it may call; may be repeated.")
 _TOKEN_FILE = click.option(
     "--token-file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Join by the token in this file (or in $MESH_JOIN_TOKEN) instead of over the local admin socket.",
+)
+_PROXYLESS = click.option(
+    "--proxyless",
+    is_flag=True,
+    help="It calls as xds:///SERVICE, by gRPC's own xDS client instead of an Envoy; $GRPC_XDS_BOOTSTRAP is set.",
+)
+_VERSION = click.option("--version", default="", help="Its version, by which subsets are chosen.")
+_METADATA = click.option(
+    "--metadata",
+    "metadata",
+    multiple=True,
+    callback=_parse_metadata,
+    help="NAME=VALUE, such as zone=a; may be repeated.",
 )
 _COMMAND = click.argument("command", nargs=-1, type=click.UNPROCESSED)
 _NAME = click.argument("name")
@@ -40,7 +66,7 @@ _NAME = click.argument("name")
 
 @click.group()
 def run() -> None:
-    """Put a server into the running mesh; Ctrl-C takes it out again.
+    """Put a server or a client into the running mesh; Ctrl-C takes it out again.
 
     On the machine of the control plane nothing else is needed. On another one, make a token there with `meshctl token
     create NAME --kind KIND`, set MESH_CONTROL_ADVERTISE, MESH_ENROLMENT_ADVERTISE, MESH_SIDECAR_BIND
@@ -52,6 +78,8 @@ def run() -> None:
 @_NAME
 @click.option("--url", default="", help="URL of a streamable HTTP MCP server, instead of a command.")
 @_UPSTREAM
+@_VERSION
+@_METADATA
 @_TOKEN_FILE
 @_COMMAND
 @click.pass_obj
@@ -60,33 +88,48 @@ def mcp(
     name: str,
     url: str,
     upstreams: tuple[str, ...],
+    version: str,
+    metadata: dict[str, str],
     token_file: Path | None,
     command: tuple[str, ...],
 ) -> None:
     """Put an MCP server into the mesh: `meshctl run mcp NAME -- COMMAND...`, or --url URL for one over HTTP."""
     if bool(url) == bool(command):
         raise click.UsageError("Give either a command after `--`, or --url URL.")
-    _run_member(settings, MemberRequest(name, "mcp", bridge_command(command, url), upstreams), token_file)
+    bridge = bridge_command(command, url)
+    _run_member(settings, MemberRequest(name, "mcp", bridge, upstreams, version=version, metadata=metadata), token_file)
 
 
 @run.command()
 @_NAME
 @_UPSTREAM
+@_VERSION
+@_METADATA
 @_TOKEN_FILE
 @_COMMAND
 @click.pass_obj
 def agent(
-    settings: MeshSettings, name: str, upstreams: tuple[str, ...], token_file: Path | None, command: tuple[str, ...]
+    settings: MeshSettings,
+    name: str,
+    upstreams: tuple[str, ...],
+    version: str,
+    metadata: dict[str, str],
+    token_file: Path | None,
+    command: tuple[str, ...],
 ) -> None:
     """Put an agent into the mesh: a program that serves agentmesh.agent.v1 at $MESH_LISTEN."""
     _check_command(command)
-    _run_member(settings, MemberRequest(name, "agent", command, upstreams), token_file)
+    request = MemberRequest(name, "agent", command, upstreams, version=version, metadata=metadata)
+    _run_member(settings, request, token_file)
 
 
 @run.command()
 @_NAME
 @click.option("--listen", default="", help='Where the program listens by itself, "unix:/PATH"; else at $MESH_LISTEN.')
+@_PROXYLESS
 @_UPSTREAM
+@_VERSION
+@_METADATA
 @_TOKEN_FILE
 @_COMMAND
 @click.pass_obj
@@ -94,15 +137,52 @@ def service(
     settings: MeshSettings,
     name: str,
     listen: str,
+    proxyless: bool,
+    upstreams: tuple[str, ...],
+    version: str,
+    metadata: dict[str, str],
+    token_file: Path | None,
+    command: tuple[str, ...],
+) -> None:
+    """Put any gRPC server into the mesh. It must serve grpc.health.v1.Health.
+
+    With --proxyless its own calls leave without an Envoy. What comes in still passes one: grpc.aio cannot serve by xDS.
+    """
+    _check_command(command)
+    if listen and not listen.startswith("unix:/"):
+        raise InvalidInput(f"{listen!r} is no unix socket.", field="--listen", fix="Write unix:/PATH, absolute.")
+    request = MemberRequest(
+        name, "service", command, upstreams, listen=listen, is_proxyless=proxyless, version=version, metadata=metadata
+    )
+    _run_member(settings, request, token_file)
+
+
+@run.command()
+@_NAME
+@_PROXYLESS
+@_UPSTREAM
+@_TOKEN_FILE
+@_COMMAND
+@click.pass_obj
+def client(
+    settings: MeshSettings,
+    name: str,
+    proxyless: bool,
     upstreams: tuple[str, ...],
     token_file: Path | None,
     command: tuple[str, ...],
 ) -> None:
-    """Put any gRPC server into the mesh. It must serve grpc.health.v1.Health."""
+    """Run a program that calls services of the mesh and serves nothing.
+
+    It calls SERVICE by the unix socket $MESH_OUTBOUND with the authority SERVICE.mesh; with --proxyless as
+    xds:///SERVICE, in any language whose gRPC has an xDS client, with no Envoy on this side at all. Like every member
+    it is kept running; what it says is in `meshctl logs`.
+    """
     _check_command(command)
-    if listen and not listen.startswith("unix:/"):
-        raise InvalidInput(f"{listen!r} is no unix socket.", field="--listen", fix="Write unix:/PATH, absolute.")
-    _run_member(settings, MemberRequest(name, "service", command, upstreams, listen=listen), token_file)
+    if not upstreams and token_file is None:
+        raise click.UsageError("Name with --upstream what it calls.")
+    request = MemberRequest(name, "service", command, upstreams, is_client=True, is_proxyless=proxyless)
+    _run_member(settings, request, token_file)
 
 
 def _check_command(command: tuple[str, ...]) -> None:
@@ -122,6 +202,10 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
                 member = await stack.enter_async_context(open_local_member(in_use, asked))
             else:
                 member = await stack.enter_async_context(_open_remote(settings, request, token))
+            if request.is_client:
+                _say_what_it_calls(request)
+                await wait()
+                return
             async with open_background(_say_when_callable(settings, request.name, member, is_local=token is None)):
                 await wait()
 
@@ -134,6 +218,12 @@ def _run_member(settings: MeshSettings, request: MemberRequest, token_file: Path
     with stderr_to(log):
         configure_logs("meshctl", level=os.environ.get("MESH_LOG_LEVEL") or "info")
         asyncio.run(run_until_signal(hold, on_stop=on_stop))
+
+
+def _say_what_it_calls(request: MemberRequest) -> None:
+    form = "xds:///{}" if request.is_proxyless else "{}.mesh"
+    called = ", ".join(map(form.format, request.upstreams)) or "what it may call"
+    click.echo(f"{request.name} is in the mesh as a client of {called}")
 
 
 async def _upstreams_in_use(settings: MeshSettings, name: str) -> tuple[str, ...]:

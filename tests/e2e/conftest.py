@@ -243,7 +243,7 @@ def start_mesh() -> Callable[..., contextlib.AbstractContextManager[RunningMesh]
     return running_mesh
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lines_of() -> Callable[[subprocess.Popen[str]], _Lines]:
     return _Lines
 
@@ -251,6 +251,11 @@ def lines_of() -> Callable[[subprocess.Popen[str]], _Lines]:
 @pytest.fixture
 def mesh_environment() -> Callable[[Path], dict[str, str]]:
     return environment
+
+
+@pytest.fixture(scope="session")
+def canary_mesh_file() -> Path:
+    return HERE / "canary_mesh.yaml"
 
 
 @pytest.fixture(scope="session")

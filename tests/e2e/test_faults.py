@@ -80,6 +80,44 @@ async def test_rotation_of_certificates_fails_no_call_and_no_stream(start_mesh, 
         assert mesh.is_ready()
 
 
+async def test_rotation_of_the_root_fails_no_call_and_no_stream(start_mesh, load_mesh_file, new_load):
+    # A stage lasts as long as a certificate and 5 s; the control plane dies in the midst of one.
+    with start_mesh(load_mesh_file, MESH_CERTIFICATE_LIFETIME="10") as mesh:
+        load = new_load(mesh.outbound("caller-1"))
+        (old,) = mesh.json("certs", "root")["roots"]
+        async with load.running(), _stream(mesh) as stream:
+            assert mesh.json("certs", "rotate-root")["stage"] == "distributing"
+            mesh.kill(mesh.pid_of("services.control_plane"))
+            await wait_for(lambda: _stage(mesh) == "switching")
+            assert [each["signs"] for each in mesh.json("certs", "root")["roots"]] == [True, False]
+            await wait_for(lambda: _stage(mesh) == "steady")
+            await load.calls(100)
+            assert not stream.done()
+        assert load.failed == []
+        (new,) = mesh.json("certs", "root")["roots"]
+        assert new["fingerprint"] != old["fingerprint"]
+        await wait_for(mesh.is_ready)
+
+
+async def test_a_revoked_identity_is_shut_out_on_its_open_connection_and_let_in_again(load_mesh, load):
+    other = load_mesh.outbound("gateway-1")
+    async with load.running():
+        await load.calls(50)
+        assert load_mesh.meshctl("certs", "revoke", "caller").returncode == 0
+        await wait_for(lambda: len(load.failed) > 10)
+        assert {error.partition(" ")[0] for _, error in load.failed} == {"PERMISSION_DENIED"}
+        assert load_mesh.meshctl("token", "create", "caller").returncode == 1
+        async with grpc.aio.insecure_channel(other, [("grpc.default_authority", "echo.mesh")]) as channel:
+            assert await channel.unary_unary("/echo.v1.Echo/Say")(b"0", timeout=10)
+        assert load_mesh.meshctl("certs", "restore", "caller").returncode == 0
+        await load.calls(50)
+
+
+def _stage(mesh):
+    done = mesh.meshctl("certs", "root", "--output", "json")
+    return json.loads(done.stdout)["stage"] if done.returncode == 0 else ""
+
+
 async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_and_the_lead(
     start_mesh, load_mesh_file, new_load, mesh_environment, short_state_dir
 ):

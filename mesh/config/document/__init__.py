@@ -10,7 +10,7 @@ from mesh.config.document.loading import BUILT_IN, Layer, LoadedDocument, Origin
 from mesh.config.document.models import Intention, MeshDocument, Retry, Route, Service, ServicePolicy
 from mesh.config.document.policy import EMPTY, Policy, merge, targets_of
 from mesh.config.document.references import check_references
-from mesh.config.document.values import HeaderMatch, Secret, Text, duration_text, split_target
+from mesh.config.document.values import HeaderMatch, Secret, Text, duration_text, parse_duration, split_target
 
 __all__ = [
     "BUILT_IN",
@@ -32,6 +32,7 @@ __all__ = [
     "duration_text",
     "load_document",
     "merge",
+    "parse_duration",
     "split_target",
     "targets_of",
 ]

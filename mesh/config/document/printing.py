@@ -1,21 +1,20 @@
 """The document as text: YAML that reads back the same, and with what looks like a secret masked."""
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
 
+from mesh.config.document.loading import LoadedDocument, Origin
 from mesh.config.document.models import MeshDocument
 from mesh.config.document.words import SECRET_HEADERS
+from mesh.config.yaml_lines import field_text
 
 MASK = "***"
 _OF_HEADERS = ("set", "add", "headers")
 _SECRET_HEADERS = SECRET_HEADERS | {"cookie", "set-cookie"}
 _SECRET_PARTS = ("password", "secret", "token", "api-key", "apikey", "credential")
-# Below it a value stands in too many other words by chance.
-_SHORTEST_MASKED = 4
 
 
 def document_text(document: MeshDocument) -> str:
@@ -65,18 +64,20 @@ def _masked(value: Any) -> Any:
     return value
 
 
-def mask_text(text: str, secrets: Mapping[str, str]) -> str:
-    """A text in which no value of `secrets` stands any more, in the clear or as JSON has it."""
-    values = {form for value in secrets.values() for form in (value, _in_json(value)) if len(form) >= _SHORTEST_MASKED}
-    if not values:
-        return text
-    # The longest first: one secret may begin with another.
-    pattern = "|".join(re.escape(value) for value in sorted(values, key=len, reverse=True))
-    return re.sub(pattern, MASK, text)
+def masked_origins(loaded: LoadedDocument) -> Iterator[tuple[str, Any, Origin]]:
+    """Field, value and origin of each value of a document, sorted by field; masked as `mask` does.
+
+    Built-in values are told of `mesh` and `defaults`; of services and intentions what is said of them.
+    """
+    shown = mask_values(loaded.document.model_dump(mode="json"))
+    found = [(field_text(path), _at(shown, path), origin) for path, _, origin in loaded.origins()]
+    yield from sorted(found, key=lambda each: each[0])
 
 
-def _in_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
+def _at(values: Any, path: Iterable[str | int]) -> Any:
+    for step in path:
+        values = values[step]
+    return values
 
 
 class _Dumper(yaml.SafeDumper):

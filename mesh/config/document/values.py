@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
 import re2
@@ -184,9 +183,6 @@ def check_regex(text: str) -> None:
         words = err.args[0] if err.args else b""
         detail = words.decode(errors="replace") if isinstance(words, bytes) else str(words)
         raise ValueError(f"{text!r} is not a regular expression of RE2: {detail}") from err
-
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from mesh.errors import InvalidInput
 from mesh.xds.resources.faults import build_fault, is_meant
 from mesh.xds.resources.host import Host, Place, tracing_of
 from mesh.xds.resources.retries import build_retry
+from mesh.xds.resources.timing import LOAD_HEADER, is_timed
 from mesh.xds.resources.values import fraction, seconds
 
 _WHOLE = Route(name="default")
@@ -27,8 +28,8 @@ def build_route(host: Host, route: Route | None, match: dict[str, Any]) -> dict[
         **_added(host, "response", chosen.headers.response),
         **tracing_of(host.sampling_percent, chosen.headers.request.remove),
     }
-    if chosen.headers.response.remove:
-        literal["response_headers_to_remove"] = list(chosen.headers.response.remove)
+    if removed := dict.fromkeys((*chosen.headers.response.remove, *_hidden(host, chosen))):
+        literal["response_headers_to_remove"] = list(removed)
     if route is not None:
         literal["name"] = f"{host.service}/{route.name}"
     if fault is not None and is_meant(fault, host.caller):
@@ -127,6 +128,12 @@ def _hash_key(key: str) -> dict[str, Any]:
     if kind == "query":
         return {"query_parameter": {"name": name}}
     return {"connection_properties": {"source_ip": True}}
+
+
+def _hidden(host: Host, route: Route) -> tuple[str, ...]:
+    """What the sidecar itself writes into answers, and callers are not to see."""
+    is_any_timed = any(is_timed(host.place(target).cluster) for target in shares_of(host, route))
+    return (LOAD_HEADER,) if is_any_timed else ()
 
 
 def _added(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:

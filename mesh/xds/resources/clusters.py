@@ -9,6 +9,7 @@ from mesh.xds import names
 from mesh.xds.resources.balancing import build_balancing
 from mesh.xds.resources.protection import build_breaker, build_health_checks, build_outlier
 from mesh.xds.resources.resource import Resource, any_of, build_resource
+from mesh.xds.resources.timing import REPORTED_METRICS, UPSTREAM_FILTERS, is_timed
 from mesh.xds.resources.tls import build_upstream_tls
 from mesh.xds.resources.values import seconds
 
@@ -16,12 +17,18 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _DEFAULT = ServicePolicy()
 
 
-def _http(explicit: dict[str, Any], common: dict[str, Any] | None = None) -> dict[str, Any]:
-    literal = {"explicit_http_config": explicit, **({"common_http_protocol_options": common} if common else {})}
+def _http(
+    explicit: dict[str, Any], common: dict[str, Any] | None = None, filters: tuple[dict[str, Any], ...] = ()
+) -> dict[str, Any]:
+    literal = {
+        "explicit_http_config": explicit,
+        **({"common_http_protocol_options": common} if common else {}),
+        **({"http_filters": list(filters)} if filters else {}),
+    }
     return {_HTTP_OPTIONS: any_of("extensions.upstreams.http.v3.HttpProtocolOptions", literal)}
 
 
-def _http2_of(connections: Connections) -> dict[str, Any]:
+def _http2_of(connections: Connections, filters: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """Between sidecars it is always HTTP/2, whatever the applications speak."""
     keepalive = {
         "interval": seconds(connections.keepalive_interval),
@@ -32,7 +39,7 @@ def _http2_of(connections: Connections) -> dict[str, Any]:
         common["idle_timeout"] = seconds(connections.idle_timeout)
     if connections.max_requests_per_connection is not None:
         common["max_requests_per_connection"] = connections.max_requests_per_connection
-    return _http({"http2_protocol_options": {"connection_keepalive": keepalive}}, common)
+    return _http({"http2_protocol_options": {"connection_keepalive": keepalive}}, common, filters)
 
 
 @lru_cache(maxsize=4096)
@@ -59,7 +66,11 @@ def build_app_cluster(app_socket: str, protocol: str = "grpc") -> Resource:
 def build_upstream_cluster(
     cluster: str, expected: SpiffeId, secrets_dir: str, policy: ServicePolicy = _DEFAULT
 ) -> Resource:
-    """A service or a subset of it: endpoints by EDS, mutual TLS with exactly its identity, and its protections."""
+    """A service or a subset of it: endpoints by EDS, mutual TLS with exactly its identity, and its protections.
+
+    Answers of subsets are timed, so that one can be judged against another.
+    """
+    timed = is_timed(cluster)
     literal = {
         "name": cluster,
         "type": "EDS",
@@ -67,7 +78,8 @@ def build_upstream_cluster(
         "connect_timeout": seconds(policy.connections.connect_timeout),
         **build_balancing(policy.load_balancing),
         "transport_socket": build_upstream_tls(secrets_dir, expected),
-        "typed_extension_protocol_options": _http2_of(policy.connections),
+        "typed_extension_protocol_options": _http2_of(policy.connections, UPSTREAM_FILTERS if timed else ()),
+        **({"lrs_report_endpoint_metrics": list(REPORTED_METRICS)} if timed else {}),
         "circuit_breakers": build_breaker(policy.circuit_breaker),
         **build_outlier(policy.outlier_detection),
         **build_health_checks(policy.health_check, names.authority_of(expected.service)),

@@ -10,6 +10,8 @@ from google.protobuf import json_format
 from mesh.errors import Internal
 from mesh.xds.descriptors import envoy_message, envoy_pool
 
+_ANY = "google.protobuf.Any"
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -33,8 +35,27 @@ def build_body(message: str, name: str, literal: Mapping[str, Any]) -> bytes:
         json_format.ParseDict(dict(literal), made, descriptor_pool=envoy_pool())
     except json_format.ParseError as err:
         raise Internal(f"The resource {name} does not fit Envoy's API: {err}.", reason="RESOURCE_NOT_BUILT") from err
+    _settle(made)
     body: bytes = made.SerializeToString(deterministic=True)
     return body
+
+
+def _settle(message: Any) -> None:
+    """Serialize what is packed into Any anew: the parser leaves the order of maps in it to chance."""
+    if message.DESCRIPTOR.full_name == _ANY:
+        inner = envoy_message(message.type_url.rpartition("/")[2]).FromString(message.value)
+        _settle(inner)
+        message.value = inner.SerializeToString(deterministic=True)
+        return
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        if descriptor.message_type.GetOptions().map_entry:
+            held = value.values() if descriptor.message_type.fields_by_name["value"].message_type is not None else ()
+        else:
+            held = value if descriptor.is_repeated else (value,)
+        for each in held:
+            _settle(each)
 
 
 def wrap_body(type_url: str, name: str, body: bytes) -> Resource:

@@ -188,7 +188,7 @@ async def open_control_plane(state_dir: Path, *, lifetime: timedelta, host: str)
 
         async def serve(*, is_enrolment: bool) -> Server:
             tls = await stack.enter_async_context(
-                open_server_credentials(authority, require_client_certificate=not is_enrolment)
+                open_server_credentials(authority, require_client_certificate=not is_enrolment, hosts=(host,))
             )
             servicer = IdentityServicer(authority, tokens, "default", enrolment=is_enrolment, lifetime=lifetime)
             service = Service(

@@ -75,3 +75,14 @@ def test_bad_input_names_its_field_in_the_standard_detail_and_a_retryable_error_
     assert violations.field_violations[0].field == "rate"
     retry = error_details_pb2.RetryInfo()
     assert any(packed.Unpack(retry) for packed in error_to_status(errors.Unavailable("away")).details)
+
+
+def test_the_faults_of_a_document_are_violations_of_fields():
+    faults = [errors.Fault("f.yaml", line, f"services.s{line}", "is bad" * 200) for line in range(1, 40)]
+    status = error_to_status(errors.DocumentInvalid(faults))
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status.details if detail.Is(bad.DESCRIPTOR))
+    assert [violation.field for violation in bad.field_violations] == ["services.s1", "services.s2", "services.s3"]
+    assert bad.field_violations[0].description.startswith("f.yaml, line 1: is bad")
+    assert status.ByteSize() * 4 / 3 < 8000

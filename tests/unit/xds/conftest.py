@@ -1,7 +1,12 @@
 """A small mesh, and what proxies of it look like."""
 
-import pytest
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
+import yaml
+
+from mesh.config.document import MeshDocument, Policy
 from mesh.model import Address, Declaration, Instance, ProxySpec
 from mesh.state import MeshState
 
@@ -43,3 +48,13 @@ def specs():
         "exposed_health": spec("echo", exposed_health=Address("10.0.0.9", 21_001)),
         "pure_client": client,
     }
+
+
+@pytest.fixture
+def every_feature(state):
+    """The same mesh with a document that uses every feature, and a revoked identity."""
+    document = MeshDocument.model_validate(yaml.safe_load((Path(__file__).parent / "documents.yaml").read_text()))
+    versions = {"echo-1": {"version": "1"}, "echo-2": {"metadata": {"tier": "gold"}, "is_healthy": True}}
+    echo = tuple(replace(it, **versions[it.id]) for it in state.services["echo"])
+    policy = Policy(document, revision=3, secrets={"env:KEY": "hush"})
+    return replace(state, services={**state.services, "echo": echo}, policy=policy, revoked=frozenset({"thief"}))

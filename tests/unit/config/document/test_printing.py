@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mesh.config.document import Layer, MeshDocument, load_document
 from mesh.config.document.changes import ValueChange, changed_paths
-from mesh.config.document.printing import MASK, document_text, mask, mask_text, to_yaml
+from mesh.config.document.printing import MASK, document_text, mask, masked_origins, to_yaml
 from mesh.config.yaml_lines import parse_yaml
 
 names = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -105,11 +105,14 @@ def test_what_looks_like_a_secret_is_masked_and_references_stay():
     assert route["headers"]["request"]["set"] == {"cookie": MASK, "x-plain": "seen", "x-secret": {"secret": "env:A"}}
 
 
-def test_the_values_of_secrets_are_masked_in_any_text():
-    secrets = {"env:A": "hunter2", "env:B": 'qu"ote', "env:C": "hunter2-and-more", "env:D": "ab"}
-    assert mask_text('{"a": "hunter2", "b": "qu\\"ote", "c": "hunter2-and-more ab"}', secrets) == (
-        f'{{"a": "{MASK}", "b": "{MASK}", "c": "{MASK} ab"}}'
-    )
+def test_origins_are_sorted_and_masked():
+    loaded = load_document([Layer("it", "it.yaml", SECRETIVE)])
+    origins = {field: (value, origin.line) for field, value, origin in masked_origins(loaded)}
+    assert list(origins) == sorted(origins)
+    assert origins["services.token-desk.routes[0].match.headers.x-session-token.prefix"] == (MASK, 6)
+    assert origins["services.token-desk.routes[0].headers.request.set.cookie"] == (MASK, 7)
+    assert origins["services.token-desk.routes[0].match.headers.x-plain"] == ("seen", 6)
+    assert origins["defaults.retry.attempts"] == (3, 0)
 
 
 def test_changes_name_routes_so_that_a_new_one_in_front_changes_nothing_else():
