@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 
-from benchmarks import hop, memory, ready, registration
+from benchmarks import fanout, growth, hop, memory, ready, registration
 from benchmarks.report import Figure, print_figures, save_figures
 from mesh.telemetry import configure_logs
 
@@ -13,6 +13,8 @@ BENCHMARKS: dict[str, Callable[[], Coroutine[None, None, list[Figure]]]] = {
     "hop": hop.measure,
     "registration": registration.measure,
     "memory": memory.measure,
+    "fanout": fanout.measure,
+    "growth": growth.measure,
 }
 
 

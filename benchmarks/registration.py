@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 import aiohttp
 import grpc
 
+from benchmarks.ads_pair import running
 from benchmarks.echo_server import METHOD
 from benchmarks.mesh_under_test import PAIR, Mesh, running_mesh
 from benchmarks.report import Figure, at_most, quantile
 
 REPETITIONS = 25
+NOISY = 100
+RATE = 100
+"""Changes a second of other services."""
 _TIMEOUT = 30.0
 _PAUSE = 0.001
 
@@ -30,26 +34,48 @@ async def measure() -> list[Figure]:
     """Take an instance out of Consul again and again; its launcher puts it back; watch Consul and the callers.
 
     The caller's sidecar knows the service already and gets a new endpoint; the edge, which may call every service,
-    forgets it meanwhile and gets cluster, endpoint and routes anew.
+    forgets it meanwhile and gets cluster, endpoint and routes anew. First in a quiet mesh, then while the health of
+    other services changes all the time.
     """
     with running_mesh(PAIR) as mesh:
-        options = [("grpc.default_authority", "echo.mesh")]
-        async with (
-            grpc.aio.insecure_channel(f"unix:{mesh.run_dir('caller-1')}/out.sock", options) as inside,
-            grpc.aio.insecure_channel(mesh.gateway) as edge,
-            aiohttp.ClientSession(f"http://{mesh.consul}") as consul,
-        ):
-            sidecar = Way(inside.unary_unary(METHOD))
-            outside = Way(edge.unary_unary(METHOD), (("x-mesh-service", "echo"),))
-            for _ in range(REPETITIONS):
-                async with asyncio.timeout(_TIMEOUT):
-                    await _once(consul, mesh, (sidecar, outside))
+        sidecar, outside = await _repeat(mesh)
+        async with running("benchmarks.consul_noise", mesh.consul, str(NOISY), str(RATE)) as noise:
+            await noise.answer()
+            noisy_sidecar, noisy_outside = await _repeat(mesh)
+            made = await noise.end()
+    rate = f"{made['changes'] / made['seconds']:.0f} changes/s of {NOISY} other services"
     return [
         _figure("registration to first call, p50", sidecar, 0.5, 25.0),
         _figure("registration to first call, p99", sidecar, 0.99, None),
         _figure("registration to first call at the edge, p50", outside, 0.5, 25.0),
         _figure("registration to first call at the edge, p99", outside, 0.99, None),
+        *(
+            Figure(
+                f"registration to first call {where}, {label}, under changes",
+                round(quantile(way.delays, share) * 1e3, 2),
+                "ms",
+                f"{rate}; quiet: {quantile(quiet.delays, share) * 1e3:.2f} ms",
+            )
+            for where, way, quiet in (("inside", noisy_sidecar, sidecar), ("at the edge", noisy_outside, outside))
+            for label, share in (("p50", 0.5), ("p99", 0.99))
+        ),
     ]
+
+
+async def _repeat(mesh: Mesh) -> tuple[Way, Way]:
+    """The ways by the caller's sidecar and by the edge, measured."""
+    options = [("grpc.default_authority", "echo.mesh")]
+    async with (
+        grpc.aio.insecure_channel(f"unix:{mesh.run_dir('caller-1')}/out.sock", options) as inside,
+        grpc.aio.insecure_channel(mesh.gateway) as edge,
+        aiohttp.ClientSession(f"http://{mesh.consul}") as consul,
+    ):
+        sidecar = Way(inside.unary_unary(METHOD))
+        outside = Way(edge.unary_unary(METHOD), (("x-mesh-service", "echo"),))
+        for _ in range(REPETITIONS):
+            async with asyncio.timeout(_TIMEOUT):
+                await _once(consul, mesh, (sidecar, outside))
+    return sidecar, outside
 
 
 def _figure(name: str, path: Way, share: float, limit: float | None) -> Figure:

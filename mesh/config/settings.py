@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from mesh.errors import InvalidInput
-from mesh.model import Address, SpiffeId
+from mesh.model import Address, SpiffeId, check_zone
 
 REGISTRIES = ("auto", "consul", "embedded")
 
@@ -39,7 +39,7 @@ class MeshSettings:
     renewed at half of it. `config_dir` holds the layers of the mesh document that are files, defaults.yaml and one for
     each `environment`; `config_history` is "files" or "consul". `config_admins` are the SPIFFE ids that may read and
     change the document over the network; `secrets_store` is "file" or "consul", where secrets of kind kv: are
-    kept, under the key in `secrets_key_file`.
+    kept, under the key in `secrets_key_file`. `zone` is where this machine is, "" for no zone.
     """
 
     state_dir: Path
@@ -68,6 +68,7 @@ class MeshSettings:
     config_admins: tuple[SpiffeId, ...]
     secrets_store: str
     secrets_key_file: Path
+    zone: str = ""
 
     @property
     def admin_socket(self) -> Path:
@@ -100,6 +101,8 @@ class MeshSettings:
         enrolment = address("MESH_ENROLMENT_BIND", "127.0.0.1:18001")
         given = environment.get("CONSUL_HTTP_ADDR") or ""
         scheme, consul = _parse_consul(given) if given else ("http", address("MESH_CONSUL_BIND", "127.0.0.1:8500"))
+        zone = environment.get("MESH_ZONE") or ""
+        check_zone(zone)
         control_advertise = address("MESH_CONTROL_ADVERTISE", str(control))
         sidecar_bind = environment.get("MESH_SIDECAR_BIND") or "127.0.0.1"
         state_dir = Path(environment.get("MESH_STATE_DIR") or ".mesh").absolute()
@@ -124,6 +127,7 @@ class MeshSettings:
             consul_rpc_port=port("MESH_CONSUL_RPC_PORT", 8300),
             consul_serf_port=port("MESH_CONSUL_SERF_PORT", 8301),
             certificate_lifetime=_parse_lifetime(environment.get("MESH_CERTIFICATE_LIFETIME") or "3600"),
+            zone=zone,
             environment=_parse_environment(environment.get("MESH_ENVIRONMENT") or "dev"),
             config_dir=Path(environment.get("MESH_CONFIG_DIR") or CONFIG_DIR).absolute(),
             config_history=_parse_history(environment.get("MESH_CONFIG_HISTORY") or "files"),

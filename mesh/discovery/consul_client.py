@@ -18,6 +18,7 @@ from consul.callback import CB
 from consul.exceptions import ACLDisabled, ACLPermissionDenied, BadRequest, ClientError, ConsulException
 from consul.exceptions import Timeout as ConsulTimeout
 
+from mesh.discovery.checks_parser import ChecksParser
 from mesh.errors import FailedPrecondition, InvalidInput, MeshError, PermissionDenied, Unavailable
 from mesh.model import Address
 
@@ -54,6 +55,7 @@ class ConsulClient:
 
     def __init__(self, consul: Consul, endpoint: ConsulEndpoint) -> None:
         self._consul = consul
+        self._parser = ChecksParser()
         self.endpoint = endpoint
 
     @property
@@ -83,11 +85,20 @@ class ConsulClient:
     async def checks(self, index: int | None) -> tuple[int, list[Mapping[str, Any]]]:
         """GET /v1/health/state/any, members and nodes only; with an index it waits up to WAIT for a newer one."""
         bound = REQUEST_TIMEOUT if index is None else WAIT * 17 / 16 + REQUEST_TIMEOUT
+        news = [("index", str(index)), ("wait", f"{WAIT:g}s")] if index else []
+        headers = self._consul.prepare_headers()
         answer = await self.ask(
-            lambda: self._consul.health.state("any", index=index, wait=f"{WAIT:g}s", filter_expr=_MESH_CHECKS),
+            lambda: self._consul.http.get(
+                self._parse_checks, "/v1/health/state/any", params=[*news, ("filter", _MESH_CHECKS)], headers=headers
+            ),
             timeout=bound,
         )
         return self._indexed(answer, list)
+
+    def _parse_checks(self, response: Any) -> tuple[str, Any]:
+        """What py-consul's own callback does, with a parser that remembers."""
+        body: Any = CB.binary()(response)
+        return response.headers.get("X-Consul-Index", ""), self._parser.parse(body)
 
     async def tags(self) -> Mapping[str, Sequence[str]]:
         """GET /v1/catalog/services: every service that the token may see, with its tags."""

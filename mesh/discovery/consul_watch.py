@@ -32,9 +32,10 @@ from mesh.model import Instance
 from mesh.runtime import Backoff
 from mesh.telemetry import get_logger
 
-# The least time between two queries. A change after a quiet time is passed on at once; churn is passed on 40 times a
-# second, which keeps its cost bounded.
-GAP = 0.025
+# The least time between two queries is as long as it took to take in the one before, within these bounds. A change
+# after a quiet time is passed on at once; churn is gathered, and takes half of the time at most.
+SHORTEST_GAP = 0.01
+LONGEST_GAP = 0.1
 SLOW_PASS = WAIT
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 2.0
@@ -45,10 +46,11 @@ _log = get_logger(__name__)
 
 
 class ServiceView:
-    """What is known of Consul's services. Belongs to one reader."""
+    """What is known of Consul's services. Belongs to one reader. `answered` is when Consul last had news."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.services: Mapping[str, tuple[Instance, ...]] = MappingProxyType({})
+        self.answered = 0.0
         self._clock = clock
         self._index: int | None = None
         self._seen: dict[str, Fingerprint] = {}
@@ -68,6 +70,7 @@ class ServiceView:
         Raises MeshError when Consul fails; `services` then stay as they were.
         """
         index, checks = await client.checks(self._index)
+        self.answered = self._clock()
         if self._index is not None and index < self._index:
             self.distrust()
         if not any(not check.get("ServiceName") for check in _objects(client, checks)):
@@ -141,14 +144,15 @@ async def watch_consul(
                 error, is_first = err, False
                 await asyncio.sleep(backoff.next())
                 continue
-            answered = time.monotonic()
+            taken_in = time.monotonic()
             if error is not None:
                 _log.info("registry_available", registry=str(client.endpoint))
             if has_changed or is_first or error is not None:
                 yield RegistrySnapshot(view.services, is_available=True)
             error, is_first = None, False
             backoff.reset()
-            await asyncio.sleep(max(0.0, answered + GAP - time.monotonic()))
+            gap = min(LONGEST_GAP, max(SHORTEST_GAP, taken_in - view.answered))
+            await asyncio.sleep(max(0.0, taken_in + gap - time.monotonic()))
 
 
 async def _read_all(client: ConsulClient, names: Iterable[str]) -> dict[str, tuple[tuple[Instance, ...], bool]]:

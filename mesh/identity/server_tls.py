@@ -40,10 +40,15 @@ class ServerTls:
         self._bundle = ""
         self._lock = threading.Lock()
         self._private_key, self._signed = self._sign()
-        self.credentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration(),
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials for one server; they keep themselves fresh."""
+        with self._lock:
+            configuration = self._configuration()
+        return grpc.dynamic_ssl_server_credentials(
+            configuration,
             self._renewed,  # type: ignore[arg-type]  # the stubs forget that None means "no change"
-            require_client_authentication=require_client_certificate,
+            require_client_authentication=self._knows_callers,
         )
 
     def _sign(self) -> tuple[str, SignedCertificate]:

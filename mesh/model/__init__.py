@@ -3,15 +3,17 @@
 from mesh.model.address import Address
 from mesh.model.identity import SpiffeId
 from mesh.model.proxy import ProxySpec
-from mesh.model.service import KINDS, RESERVED_NAMES, Declaration, Instance, check_service_name
+from mesh.model.service import KINDS, RESERVED_NAMES, ZONE, Declaration, Instance, check_service_name, check_zone
 
 __all__ = [
     "KINDS",
     "RESERVED_NAMES",
+    "ZONE",
     "Address",
     "Declaration",
     "Instance",
     "ProxySpec",
     "SpiffeId",
     "check_service_name",
+    "check_zone",
 ]

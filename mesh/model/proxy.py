@@ -17,9 +17,11 @@ class ProxySpec:
     """Where one sidecar listens and whom it fronts.
 
     `inbound` is the bind address of the mutual TLS listener, or None for a pure client. `app_socket` and
-    `outbound_socket` are paths of unix sockets. `secrets_dir` holds svid.json and bundle.json, the SDS files.
+    `outbound_socket` are paths of unix sockets. `secrets_dir` holds svid.json and bundle.json, the SDS files;
+    it may be relative to the folder in which Envoy runs, and what is built of it is then the same for all such proxies.
     `exposed_health` is the bind address of a plaintext listener that answers grpc.health.v1.Health/Check only, for a
     registry that has no mesh certificate. `edge` is the bind address of the edge listener; only a gateway gets one.
+    `zone` is where it runs, "" for nowhere in particular: instances in the same zone are preferred.
     """
 
     service: str
@@ -30,6 +32,7 @@ class ProxySpec:
     app_socket: str = ""
     exposed_health: Address | None = None
     edge: Address | None = None
+    zone: str = ""
 
     @property
     def node_id(self) -> str:
@@ -43,6 +46,7 @@ class ProxySpec:
             "outbound_socket": self.outbound_socket,
             "secrets_dir": self.secrets_dir,
             "app_socket": self.app_socket,
+            "zone": self.zone,
         }
         return {name: str(value) for name, value in (texts | addresses).items() if value}
 
@@ -74,4 +78,5 @@ class ProxySpec:
             app_socket=text("app_socket"),
             exposed_health=address("exposed_health"),
             edge=address("edge"),
+            zone=text("zone"),
         )

@@ -12,6 +12,10 @@ KINDS = ("agent", "gateway", "mcp", "service")
 RESERVED_NAMES = ("control-plane", "consul")
 """Names of the mesh's own identities: the control plane's, and that with which the registry checks health."""
 
+ZONE = "zone"
+"""The key of an instance's metadata that names its zone."""
+
+_ZONE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -26,11 +30,22 @@ def check_service_name(name: str, *, field: str = "service") -> None:
         )
 
 
+def check_zone(zone: str, *, field: str = "MESH_ZONE") -> None:
+    """Raise InvalidInput unless `zone` is empty or a name of at most 64 characters."""
+    if zone and _ZONE.fullmatch(zone) is None:
+        raise InvalidInput(
+            f"{zone[:80]!r} is not the name of a zone.",
+            field=field,
+            fix="Use letters, digits, dots, dashes and underscores, at most 64, for example eu-west-1a.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One running copy of a service, as the registry knows it.
 
     `address` and `port` are those of the sidecar's mutual TLS listener. `capabilities` are skill or tool names, sorted.
+    `metadata` may have a ZONE.
     """
 
     service: str

@@ -11,8 +11,10 @@ from grpc_health.v1 import health_pb2_grpc
 
 from mesh.rpc import health
 from mesh.rpc.interceptor import CallInterceptor
-from mesh.rpc.listen import bind, socket_path, unlink_own
+from mesh.rpc.lasting import LastingServer
+from mesh.rpc.listen import socket_path
 from mesh.rpc.tracing import build_server_interceptors
+from mesh.runtime import open_background
 from mesh.telemetry import get_logger
 
 _CLEANUP_SECONDS = 5.0
@@ -24,9 +26,14 @@ _log = get_logger(__name__)
 class ServerSettings:
     """How to serve. `listen` is "unix:PATH" or "HOST:PORT"; deadlines and grace are seconds.
 
+    `credentials` may be what makes them: those of which gRPC fetches the certificate serve one server only, and there
+    may have to be another one.
+
     `default_deadline` holds for unary calls that come without a deadline; streams have none. Calls beyond
     `max_concurrent` are refused with RESOURCE_EXHAUSTED; health and reflection are exempt. Reflection tells of the
     services that are served and of `described`, full names of services that are reached through this one.
+    Connections older than `max_connection_age`, give or take a tenth, take no new calls: whoever has more of these
+    connects anew, with the certificate that it has by then. Calls that run go on.
     """
 
     service: str
@@ -35,9 +42,10 @@ class ServerSettings:
     max_concurrent: int = 256
     max_message_bytes: int = 16 << 20
     drain_grace: float = 30.0
-    credentials: grpc.ServerCredentials | None = None
+    credentials: grpc.ServerCredentials | Callable[[], grpc.ServerCredentials] | None = None
     reflection: bool = True
     described: tuple[str, ...] = ()
+    max_connection_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,45 +102,49 @@ async def open_server(
     address is taken, InvalidInput when it is none. `health_of` answers health checks by names that are not served here
     and raises NotFound for what it does not know. What handlers need must outlive this context: open it before.
     """
-    path = socket_path(settings.listen)
     interceptor = CallInterceptor(
         settings.service,
         default_deadline=settings.default_deadline,
         max_concurrent=settings.max_concurrent,
-        is_behind_sidecar=path is not None,
+        is_behind_sidecar=socket_path(settings.listen) is not None,
     )
     names = tuple(service.descriptor.full_name for service in services)
     server = Server(names, interceptor, health_of)
-    # OpenTelemetry's interceptor outside of ours, so that its span is there when ours logs.
-    grpc_server = grpc.aio.server(interceptors=[*build_server_interceptors(), interceptor], options=_options(settings))
-    for service in services:
-        service.register(grpc_server)
-    if generic_handlers:
-        grpc_server.add_generic_rpc_handlers(tuple(generic_handlers))
-    health_pb2_grpc.add_HealthServicer_to_server(server._health, grpc_server)
-    if settings.reflection:
-        # Imported here: a server without it need not pay its memory.
-        from mesh.rpc.reflection import add_reflection
 
-        add_reflection(grpc_server, (*names, *settings.described, health.SERVICE_NAME), server.draining)
-    server.port = bind(grpc_server, settings.listen, settings.credentials)
-    inode = path.stat().st_ino if path is not None else 0
-    await grpc_server.start()
+    def build() -> grpc.aio.Server:
+        # OpenTelemetry's interceptor outside of ours, so that its span is there when ours logs.
+        interceptors = [*build_server_interceptors(), interceptor]
+        built = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+        for service in services:
+            service.register(built)
+        if generic_handlers:
+            built.add_generic_rpc_handlers(tuple(generic_handlers))
+        health_pb2_grpc.add_HealthServicer_to_server(server._health, built)
+        if settings.reflection:
+            # Imported here: a server without it need not pay its memory.
+            from mesh.rpc.reflection import add_reflection
+
+            add_reflection(built, (*names, *settings.described, health.SERVICE_NAME), server.draining)
+        return built
+
+    lasting = LastingServer(build, settings.listen, settings.credentials)
+    server.port = await lasting.start()
     try:
-        yield server
+        async with open_background(lasting.keep()):
+            yield server
     finally:
         server._drain()
         _log.debug("server_draining", listen=settings.listen, in_flight=server.in_flight)
-        await grpc_server.stop(settings.drain_grace)
+        await lasting.stop(settings.drain_grace)
         # gRPC has told the callers of those that it has cut, but does not wait for their handlers to clean up.
         if not await interceptor.wait_idle(_CLEANUP_SECONDS):
             _log.warning("handlers_left", listen=settings.listen, in_flight=server.in_flight)
-        if path is not None:
-            unlink_own(path, inode)
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    age = settings.max_connection_age
     return [
+        *([("grpc.max_connection_age_ms", round(age * 1000))] if age is not None else []),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # By default gRPC shares a port with whoever asks, and half of the calls go elsewhere.

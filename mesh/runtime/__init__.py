@@ -10,6 +10,7 @@ May import telemetry and below.
 from mesh.runtime.background import open_background
 from mesh.runtime.backoff import Backoff
 from mesh.runtime.child import Child, ChildSpec, open_child
+from mesh.runtime.heap import keep_heap
 from mesh.runtime.orphans import adopt_orphans
 from mesh.runtime.program import run_program
 from mesh.runtime.stop import Stop
@@ -23,6 +24,7 @@ __all__ = [
     "Stop",
     "Supervised",
     "adopt_orphans",
+    "keep_heap",
     "open_background",
     "open_child",
     "open_supervised",

@@ -7,7 +7,7 @@ import resource
 import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mesh.errors import FailedPrecondition, MeshError
@@ -100,7 +100,7 @@ def find_envoy() -> Path:
     Raises FailedPrecondition when there is none.
     """
     given = os.environ.get("MESH_ENVOY")
-    path = Path(given) if given else Path(sysconfig.get_path("platlib"), "envoy", "_bin", "envoy")
+    path = Path(given).absolute() if given else Path(sysconfig.get_path("platlib"), "envoy", "_bin", "envoy")
     if not os.access(path, os.X_OK) or not path.is_file():
         raise FailedPrecondition(
             f"There is no Envoy at {path}.",
@@ -116,7 +116,8 @@ async def open_envoy(settings: EnvoySettings) -> AsyncIterator[Envoy]:
     """Run an Envoy, restarted with backoff when it crashes, until the block ends. See `Envoy.wait_live`."""
     run_dir = settings.run_dir
     bootstrap = build_bootstrap(
-        settings.spec,
+        # By a path from its own folder: what the control plane builds of it is then the same for all sidecars.
+        replace(settings.spec, secrets_dir=run_dir.secrets.name),
         settings.control,
         admin_socket=str(run_dir.admin_socket),
         most_connections=_most_connections(),
@@ -138,7 +139,7 @@ async def open_envoy(settings: EnvoySettings) -> AsyncIterator[Envoy]:
         "--log-format",
         "[%l][%n] %v",
     )
-    spec = ChildSpec(name=f"envoy of {settings.spec.node_id}", command=command)
+    spec = ChildSpec(name=f"envoy of {settings.spec.node_id}", command=command, cwd=str(run_dir.path))
     async with open_admin(run_dir.admin_socket) as admin, open_supervised(spec) as process:
         yield Envoy(settings, process, admin)
 

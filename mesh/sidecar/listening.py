@@ -26,6 +26,7 @@ def reserve_listeners(settings: MemberSettings, instance: str, run_dir: RunDirec
         instance=instance,
         outbound_socket=str(run_dir.outbound_socket),
         secrets_dir=str(run_dir.secrets),
+        zone=settings.zone,
     )
     if settings.is_pure_client:
         return spec

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from mesh.discovery import HealthCheck, Registration, Registry, open_registration
 from mesh.errors import InvalidInput, MeshError
 from mesh.identity import Identity, IdentitySettings, open_identity
-from mesh.model import Address, Instance, ProxySpec, SpiffeId
+from mesh.model import ZONE, Address, Instance, ProxySpec, SpiffeId
 from mesh.runtime import ChildSpec, Supervised, open_background, open_supervised
 from mesh.sidecar.application import Application, ApplicationSettings, open_application
 from mesh.sidecar.bootstrap import ControlPlane
@@ -209,7 +209,7 @@ async def _describe(settings: MemberSettings, spec: ProxySpec, advertised: str) 
         kind=settings.kind,
         version=settings.version,
         capabilities=capabilities,
-        metadata=MappingProxyType(dict(settings.metadata)),
+        metadata=MappingProxyType(({ZONE: settings.zone} if settings.zone else {}) | dict(settings.metadata)),
     )
 
 

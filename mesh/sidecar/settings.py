@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.errors import InvalidInput
-from mesh.model import Address, check_service_name
+from mesh.model import Address, check_service_name, check_zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class MemberSettings:
     `advertise_host` what others are told. `exposed_health` is for a registry without an identity of the mesh: health
     is then answered without TLS as well, and nothing else is. `is_client` tells that the command serves nothing: it is
     run, and not registered. With `is_proxyless` its own calls go by gRPC's own xDS client instead of an Envoy.
+    `zone` is where the member runs: callers prefer instances of their own zone.
 
     Seconds: `start_timeout` until the application must be healthy and Envoy live; `deregister_wait` for callers to
     hear of the end; `quiet_wait` for calls in flight to end by themselves before the application is told to end
@@ -44,6 +45,7 @@ class MemberSettings:
     exposed_health: bool = False
     is_client: bool = False
     is_proxyless: bool = False
+    zone: str = ""
     start_timeout: float = 30.0
     deregister_wait: float = 0.5
     quiet_wait: float = 5.0
@@ -62,6 +64,7 @@ class MemberSettings:
     def check(self) -> None:
         """Raise InvalidInput for what cannot work, before a port, a file or a join token is spent on it."""
         check_service_name(self.service)
+        check_zone(self.zone)
         if self.app_listen and not self.app_listen.startswith("unix:/"):
             raise InvalidInput(
                 f"{self.app_listen!r} is no unix socket.", field="listen", fix="Write unix:/PATH, an absolute path."

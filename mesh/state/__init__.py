@@ -9,8 +9,9 @@
 May import model and below, and the sources beside it.
 """
 
-from mesh.state.mesh_state import MeshState
+from mesh.state.changes import Fact, changes_between, track
+from mesh.state.mesh_state import MeshState, changed_keys
 from mesh.state.secret_store import open_secret_store
 from mesh.state.store import StateStore
 
-__all__ = ["MeshState", "StateStore", "open_secret_store"]
+__all__ = ["Fact", "MeshState", "StateStore", "changed_keys", "changes_between", "open_secret_store", "track"]

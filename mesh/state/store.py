@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
-from types import MappingProxyType
 
 from mesh.config.document import Policy
 from mesh.model import Declaration, Instance
@@ -24,19 +22,19 @@ class StateStore:
 
     def set_services(self, services: Mapping[str, tuple[Instance, ...]]) -> None:
         """Replace all services."""
-        self._set(replace(self._current, services=MappingProxyType(dict(services))))
+        self._set(self._current.with_services(services))
 
     def set_declarations(self, declarations: Mapping[str, Declaration]) -> None:
         """Replace all declarations."""
-        self._set(replace(self._current, declarations=MappingProxyType(dict(declarations))))
+        self._set(self._current.with_declarations(declarations))
 
     def set_policy(self, policy: Policy) -> None:
         """Replace the mesh document."""
-        self._set(replace(self._current, policy=policy))
+        self._set(self._current.with_policy(policy))
 
     def set_revoked(self, services: frozenset[str]) -> None:
         """Replace the services whose identities are revoked."""
-        self._set(replace(self._current, revoked=services))
+        self._set(self._current.with_revoked(services))
 
     async def watch(self) -> AsyncIterator[MeshState]:
         """Give the state at once and after every change. Latest wins: a slow reader misses the ones between."""
@@ -50,7 +48,7 @@ class StateStore:
                 await changed.wait()
 
     def _set(self, state: MeshState) -> None:
-        if state.version == self._current.version:
+        if state is self._current:
             return
         self._current = state
         self._changed.set()

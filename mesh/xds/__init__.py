@@ -14,7 +14,8 @@ from mesh.xds.load import Load
 from mesh.xds.load_reports import LoadReports
 from mesh.xds.load_server import LoadReportServer
 from mesh.xds.names import cluster_of, subset_clusters
-from mesh.xds.server import AdsServer, identity_of_peer
+from mesh.xds.peer import identity_of_peer
+from mesh.xds.server import AdsServer
 from mesh.xds.status import ProxyStatus, TypeStatus
 
 __all__ = [

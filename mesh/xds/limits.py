@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from mesh.errors import InvalidInput, ResourceExhausted
+from mesh.model import SpiffeId
 from mesh.xds import names
 
 MOST_NAMES = 20_000
@@ -16,6 +17,9 @@ LONGEST_COMPLAINT = 2_000
 
 MOST_TYPES = 16
 """Types of resources, those included that are not served here."""
+
+MOST_STREAMS = 2_000
+"""Streams of one identity: one for each instance of a service, and a second one while it reconnects."""
 
 
 def check_types(urls: set[str]) -> None:
@@ -47,4 +51,14 @@ def check_count(url: str, count: int) -> None:
             reason="TOO_MANY_NAMES",
             fix="Declare fewer upstreams.",
             retryable=False,
+        )
+
+
+def check_streams(identity: SpiffeId, count: int) -> None:
+    """Raise ResourceExhausted when an identity has too many streams."""
+    if count > MOST_STREAMS:
+        raise ResourceExhausted(
+            f"{identity} has {MOST_STREAMS} streams already, which is the most that one identity may have.",
+            reason="TOO_MANY_STREAMS",
+            fix="Each proxy needs one; see `meshctl proxies` for who has them.",
         )

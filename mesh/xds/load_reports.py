@@ -3,10 +3,10 @@
     judge, error_percent ──> orders ──> LoadReportServer ──LRS──> Envoy
     load_of, load_at <── series <── ledger per proxy and cluster <── reports, one a second
 
-While nobody judges, nothing is asked for and nothing is kept. Reports stay in this process: of several control planes
-each knows what the proxies report that are connected to it.
+While nobody judges, nothing is asked for and nothing is kept. Reports stay in this process.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,12 +39,22 @@ NOTHING = Order()
 
 @dataclass(slots=True, eq=False)
 class Source:
-    """One stream of reports: whose it is, when its last one came, and a ledger per cluster."""
+    """One stream of reports: whose it is, what it is to report, and a ledger for each cluster that counts.
+
+    `carried` are clusters that were to be reported before the newest order, and since when they are counted.
+    """
 
     node_id: str
     wake: Callable[[], None]
-    last_time: float
+    ordered_at: float
+    last_time: float = -math.inf
+    order: Order = NOTHING
+    carried: dict[str, float] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
+
+    def start_of(self, name: str) -> float:
+        """Since when the next report counts a cluster."""
+        return self.carried.get(name, max(self.ordered_at, self.last_time))
 
 
 class LoadReports:
@@ -128,9 +138,15 @@ class LoadReports:
         self._sources.add(source)
         return source
 
-    def note_ordered(self, source: Source) -> None:
-        """A new order goes out: Envoy counts from here on."""
-        source.last_time = self._clock()
+    def note_ordered(self, source: Source, order: Order) -> None:
+        """A new order goes out. Envoy counts from here on, but for what it was to report before: that goes on."""
+        before, source.order = source.order, order
+        if before.is_all and order.is_all:
+            return
+        known = order.clusters if before.is_all else before.clusters
+        going_on = known if order.is_all else set(known).intersection(order.clusters)
+        source.carried = {name: source.start_of(name) for name in going_on}
+        source.ordered_at = self._clock()
 
     def disconnect(self, source: Source) -> None:
         """The stream has ended. What it reported stays."""
@@ -139,22 +155,24 @@ class LoadReports:
     def take(self, source: Source, reports: Mapping[str, Report]) -> None:
         """Add what a connected proxy reports; what is not judged is thrown away."""
         end = self._clock()
-        start, source.last_time = source.last_time, end
         clusters, is_judged_node = self._clusters(), source.node_id in self._nodes()
-        of_node = []
         # What is at rest is not in a report; that it has come to rest must be entered, too.
         for name in {*reports, *source.ledgers}:
             if name not in clusters and not is_judged_node:
                 source.ledgers.pop(name, None)
                 continue
+            start = source.start_of(name)
             load = source.ledgers.setdefault(name, Ledger()).enter(reports.get(name) or Report.at_rest(is_timed(name)))
-            of_node.append(load)
             if name in clusters:
                 self._by_cluster.setdefault(name, Series()).add(start, end, load)
-        if is_judged_node:
-            self._by_node.setdefault(source.node_id, Series()).add(start, end, add_loads(of_node))
-        else:
+            if is_judged_node:
+                self._by_node.setdefault(source.node_id, Series()).add(start, end, load)
+            if name not in clusters and name not in reports:
+                # A proxy that makes up names must not have them kept.
+                del source.ledgers[name]
+        if not is_judged_node:
             self._by_node.pop(source.node_id, None)
+        source.carried, source.last_time = {}, end
         # Its order may have run out.
         source.wake()
 

@@ -12,15 +12,15 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from mesh.errors import DeadlineExceeded, InvalidInput, PermissionDenied, ResourceExhausted
+from mesh.errors import DeadlineExceeded, InvalidInput, PermissionDenied, ResourceExhausted, Unavailable
 from mesh.model import SpiffeId
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
 from mesh.xds.descriptors import envoy_message
 from mesh.xds.load import Report
 from mesh.xds.load_reports import NOTHING, LoadReports, Order, Source
+from mesh.xds.peer import identity_of_peer
 from mesh.xds.resources.timing import is_timed, milliseconds_of
-from mesh.xds.server import identity_of_peer
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"
 
@@ -47,7 +47,8 @@ class _Connection:
 class LoadReportServer:
     """Serves LRS into `reports`. Belongs to one event loop; `handler` goes on a grpc.aio server, `run` into a task.
 
-    A proxy has one stream; a second one takes the place of the first.
+    A proxy has one stream; a second one takes the place of the first. Of several control planes only the one that
+    `leads` takes streams, as it is the one that judges: Envoy tries again, and another one, 5 s after a refusal.
     """
 
     def __init__(
@@ -55,11 +56,13 @@ class LoadReportServer:
         store: StateStore,
         reports: LoadReports,
         *,
+        leads: Callable[[], bool] = lambda: True,
         identity_of: Callable[[Any], SpiffeId] = identity_of_peer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._reports = reports
+        self._leads = leads
         self._identity_of = identity_of
         self._clock = clock
         self._connections: dict[str, _Connection] = {}
@@ -84,6 +87,10 @@ class LoadReportServer:
             self._draining = True
             for connection in self._connections.values():
                 connection.wake.set()
+
+    def wake(self) -> None:
+        """Let every stream see whether this control plane still leads."""
+        self._reports.wake()
 
     async def _serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         identity = self._identity_of(context)
@@ -115,10 +122,14 @@ class LoadReportServer:
         """Send the newest order whenever it has changed. A slow client holds up only itself."""
         sent = NOTHING
         while not (self._draining or connection.is_replaced or reader.done()):
+            if not self._leads():
+                raise Unavailable(
+                    "This control plane does not lead.", reason="NOT_LEADER", fix="Report to another control plane."
+                )
             connection.wake.clear()
             order = self._reports.order_for(connection.node_id)
             if order != sent:
-                self._reports.note_ordered(source)
+                self._reports.note_ordered(source, order)
                 await context.write(_to_response(order))
                 sent = order
             await connection.wake.wait()

@@ -1,143 +1,171 @@
-"""From the state of the mesh to the snapshot of each proxy.
+"""From the state of the mesh to the snapshot of each proxy, at the cost of what has changed.
 
-Endpoints are built once per target and shared by all proxies that call it; clusters and routes are shared by what they
-are built from. A change of one service's instances rebuilds one resource.
+    MeshState ──track──> Outline of a proxy    built anew when something changes that it was built from
+        └──instances──> EndpointSet            shared by proxies with the same targets and zone
+                            └── both ──> Snapshot
+
+`advance` takes in a state and finds out by two indexes who is concerned: those who have read a fact that differs, and
+those who have endpoints of a service whose instances differ. Nobody else is looked at.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from mesh.config.document import split_target
-from mesh.errors import InvalidInput, PermissionDenied
-from mesh.model import Instance, ProxySpec
-from mesh.state import MeshState
-from mesh.xds.blueprint import Blueprint, select
-from mesh.xds.names import authority_of, cluster_of
-from mesh.xds.resources import Resource
-from mesh.xds.resources.clusters import (
-    build_app_cluster,
-    build_collector_cluster,
-    build_fallback_cluster,
-    build_upstream_cluster,
-)
-from mesh.xds.resources.endpoints import build_endpoints
-from mesh.xds.resources.grpc_client import (
-    build_api_listener,
-    build_client_cluster,
-    build_client_fallback,
-    build_client_routes,
-    has_faults,
-)
-from mesh.xds.resources.inbound import build_inbound_routes
-from mesh.xds.resources.limits import build_adaptive_concurrency, build_connection_limit
-from mesh.xds.resources.listeners import build_edge, build_exposed_health, build_inbound, build_outbound
-from mesh.xds.snapshot import Snapshot, build_snapshot
+from mesh.config.document import Policy
+from mesh.model import ProxySpec
+from mesh.state import Fact, MeshState, changes_between, track
+from mesh.xds import names
+from mesh.xds.blueprint import Blueprint
+from mesh.xds.endpoint_sets import EndpointSet, EndpointSets
+from mesh.xds.names import cluster_of
+from mesh.xds.outline import Outline, build_client, build_sidecar
+from mesh.xds.snapshot import EMPTY, Snapshot, build_snapshot, changed_names
 
-GATEWAY = "gateway"
-"""The kind of service that may have an edge."""
+_BLUEPRINTS = 3
+"""Policies whose meaning is kept: the one in force, and two that are looked at in turn."""
+
+_SERVICES = "services"
+"""The field of the state that holds instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSpec:
+    """What gRPC's own xDS client is: all clients of one service and zone have the same."""
+
+    service: str
+    zone: str = ""
+
+
+Spec = ProxySpec | ClientSpec
+
+
+@dataclass(slots=True, eq=False)
+class _Known:
+    """What is remembered of a proxy between states. `facts` are those that its outline was built from."""
+
+    spec: Spec
+    snapshot: Snapshot = EMPTY
+    facts: set[Fact] = field(default_factory=set)
+    endpoints: EndpointSet | None = None
+    is_stale: bool = True
 
 
 class Reconciler:
-    """Builds snapshots; remembers endpoints between states, and what the mesh document means while it is the same."""
+    """Builds snapshots and remembers what they were built from. States must be given in their order."""
 
     def __init__(self) -> None:
-        self._endpoints: dict[str, tuple[tuple[Instance, ...], Resource]] = {}
-        self._blueprint: Blueprint | None = None
+        self._state: MeshState | None = None
+        self._known: dict[Spec, _Known] = {}
+        self._readers: dict[Fact, set[_Known]] = {}
+        self._endpoints: EndpointSets[_Known] = EndpointSets()
+        self._affected: dict[Spec, None] = {}
+        self._blueprints: list[Blueprint] = []
 
     def sidecar_snapshot(self, state: MeshState, spec: ProxySpec) -> Snapshot:
         """What an Envoy gets. Raises PermissionDenied or InvalidInput when it asks for an edge that it cannot have."""
-        plan = self._plan(state)
-        upstreams = state.upstreams_of(spec.service)
-        is_traced = plan.collector is not None
-        resources = [
-            build_outbound(spec, is_traced=is_traced),
-            plan.outbound_routes(spec.service, upstreams),
-            *self._inbound(state, spec, is_traced=is_traced),
-        ]
-        if spec.edge is not None:
-            self._check_gateway(state, spec)
-            resources += [build_edge(spec, is_traced=is_traced), plan.edge_routes(spec.service, upstreams)]
-        if plan.collector is not None:
-            resources.append(build_collector_cluster(plan.collector))
-        targets = plan.targets(upstreams)
-        self._forget_unknown(state)
-        for target in targets:
-            service, _ = split_target(target)
-            identity, policy = state.spiffe_id(service), plan.policy.of(service)
-            resources.append(build_upstream_cluster(cluster_of(target), identity, spec.secrets_dir, policy))
-            resources.append(self._endpoints_of(state, target))
-            if fallbacks := plan.fallbacks(target):
-                clusters = tuple(cluster_of(it) for it in (target, *fallbacks))
-                resources.append(build_fallback_cluster(service, clusters))
-        return build_snapshot(*resources, endpoint_clusters=frozenset(map(cluster_of, targets)))
+        return self.snapshot(state, spec)
 
-    def _inbound(self, state: MeshState, spec: ProxySpec, *, is_traced: bool) -> Iterator[Resource]:
-        """What leads to the application behind a sidecar."""
-        if not spec.app_socket:
-            return
-        plan, identity = self._plan(state), state.spiffe_id(spec.service)
-        policy = plan.policy.of(spec.service)
-        yield build_app_cluster(spec.app_socket, policy.protocol)
-        if spec.inbound is not None:
-            yield build_inbound(spec, identity, is_traced=is_traced)
-            yield build_inbound_routes(plan.inbound_rules(identity, state.revoked))
-            yield build_adaptive_concurrency(policy.concurrency.adaptive)
-            yield build_connection_limit(policy.connections.max_inbound)
-        if spec.exposed_health is not None:
-            yield build_exposed_health(spec)
-
-    def client_snapshot(self, state: MeshState, service: str) -> Snapshot:
+    def client_snapshot(self, state: MeshState, service: str, *, zone: str = "") -> Snapshot:
         """What gRPC's own xDS client gets: its declared upstreams, as xds:///NAME and xds:///NAME.mesh."""
-        plan = self._plan(state)
-        upstreams = state.upstreams_of(service)
-        targets = plan.targets(upstreams)
-        self._forget_unknown(state)
-        resources: list[Resource] = []
-        for name in upstreams:
-            host = plan.host(name, service)
-            listeners = dict.fromkeys((name, authority_of(name), *host.policy.authorities))
-            resources += [build_api_listener(it, name, has_faults=has_faults(host)) for it in listeners]
-            resources.append(build_client_routes(host))
-        for target in targets:
-            name, _ = split_target(target)
-            policy = plan.policy.of(name)
-            resources.append(build_client_cluster(cluster_of(target), state.spiffe_id(name), policy))
-            resources.append(self._endpoints_of(state, target))
-            if fallbacks := plan.fallbacks(target):
-                clusters = tuple(cluster_of(it) for it in (target, *fallbacks))
-                resources.append(build_client_fallback(name, clusters))
-        return build_snapshot(*resources, endpoint_clusters=frozenset(map(cluster_of, targets)))
+        return self.snapshot(state, ClientSpec(service, zone))
 
-    def _plan(self, state: MeshState) -> Blueprint:
-        if self._blueprint is None or self._blueprint.policy is not state.policy:
-            self._blueprint = Blueprint(state.policy)
-        return self._blueprint
+    def snapshot(self, state: MeshState, spec: Spec) -> Snapshot:
+        """What a client of either kind gets; the same object as long as nothing changes. Raises as its builder does."""
+        self.advance(state)
+        known = self._known.get(spec)
+        if known is None:
+            known = self._known[spec] = _Known(spec)
+        if known.is_stale:
+            self._rebuild(known, state)
+        elif known.endpoints is not None:
+            self._renew(known, known.endpoints, state)
+        return known.snapshot
 
-    def _endpoints_of(self, state: MeshState, target: str) -> Resource:
-        service, _ = split_target(target)
-        instances = select(state.policy.of(service), target, state.services.get(service, ()))
-        known = self._endpoints.get(target)
-        if known is None or known[0] != instances:
-            known = self._endpoints[target] = (instances, build_endpoints(cluster_of(target), instances))
-        return known[1]
+    def preview(self, state: MeshState, spec: Spec) -> Snapshot:
+        """What a client would get by a state that is not to be taken in; nothing is remembered of it."""
+        outline = self._build_outline(state, spec)
+        built = (
+            self._endpoints.build(state, target, spec.zone, is_envoy=isinstance(spec, ProxySpec))
+            for target in outline.targets
+        )
+        clusters = frozenset(map(cluster_of, outline.targets))
+        return build_snapshot(*outline.resources, *built, endpoint_clusters=clusters)
 
-    def _forget_unknown(self, state: MeshState) -> None:
-        """Names come and go; what is remembered must not grow for ever."""
-        if len(self._endpoints) > 2 * len(state.names) + 16:
-            names = set(state.names)
-            self._endpoints = {it: known for it, known in self._endpoints.items() if split_target(it)[0] in names}
+    def forget(self, spec: Spec) -> None:
+        """The last proxy of this kind has gone."""
+        known = self._known.pop(spec, None)
+        if known is not None:
+            self._note_read(known, set())
+            self._endpoints.release(known)
+            self._affected.pop(spec, None)
 
-    def _check_gateway(self, state: MeshState, spec: ProxySpec) -> None:
-        declaration = state.declarations.get(spec.service)
-        if declaration is None or declaration.kind != GATEWAY:
-            raise PermissionDenied(
-                f"{spec.service} is no gateway and gets no edge.",
-                reason="NOT_A_GATEWAY",
-                field="node.metadata.edge",
-                fix="Declare the service with kind gateway.",
-            )
-        if not spec.app_socket:
-            raise InvalidInput(
-                f"The edge of {spec.service} has no application behind it.",
-                field="node.metadata.app_socket",
-                fix="Start the gateway with its application.",
-            )
+    def advance(self, state: MeshState) -> None:
+        """Take in a state; whom it concerns is given by `next_affected`."""
+        before, self._state = self._state, state
+        if before is None or before is state:
+            return
+        facts = changes_between(before, state)
+        if facts is None:
+            for known in self._known.values():
+                self._mark_stale(known)
+            facts = {(_SERVICES, name) for name in self._endpoints.services}
+        for fact in facts:
+            for known in self._readers.get(fact, ()):
+                self._mark_stale(known)
+            if fact[0] == _SERVICES:
+                for known in self._endpoints.note_changed(fact[1]):
+                    self._affected[known.spec] = None
+
+    def next_affected(self) -> Spec | None:
+        """One whose snapshot is another now, each once; None when there is none left."""
+        return self._affected.popitem()[0] if self._affected else None
+
+    def _mark_stale(self, known: _Known) -> None:
+        known.is_stale = True
+        self._affected[known.spec] = None
+
+    def _rebuild(self, known: _Known, state: MeshState) -> None:
+        tracked, facts = track(state)
+        spec = known.spec
+        try:
+            outline = self._build_outline(tracked, spec)
+        finally:
+            # Also when it fails: it is to be tried again when something changes that it has failed for.
+            self._note_read(known, facts)
+        is_envoy = isinstance(spec, ProxySpec)
+        known.endpoints = self._endpoints.use(known, outline.targets, spec.zone, is_envoy=is_envoy)
+        self._endpoints.refresh(known.endpoints, state)
+        known.snapshot = build_snapshot(
+            *outline.resources,
+            endpoints=known.endpoints.current,
+            endpoint_clusters=frozenset(map(cluster_of, outline.targets)),
+            known=known.snapshot,
+        )
+        known.is_stale = False
+
+    def _renew(self, known: _Known, endpoints: EndpointSet, state: MeshState) -> None:
+        self._endpoints.refresh(endpoints, state)
+        has = known.snapshot.of(names.ENDPOINT)
+        if has is not endpoints.current:
+            changed = endpoints.changed if has is endpoints.before else changed_names(has, endpoints.current)
+            known.snapshot = known.snapshot.with_endpoints(endpoints.current, changed)
+
+    def _note_read(self, known: _Known, facts: set[Fact]) -> None:
+        for fact in known.facts - facts:
+            readers = self._readers[fact]
+            readers.discard(known)
+            if not readers:
+                del self._readers[fact]
+        for fact in facts - known.facts:
+            self._readers.setdefault(fact, set()).add(known)
+        known.facts = facts
+
+    def _build_outline(self, state: MeshState, spec: Spec) -> Outline:
+        plan = self._blueprint_of(state.policy)
+        if isinstance(spec, ProxySpec):
+            return build_sidecar(state, spec, plan)
+        return build_client(state, spec.service, plan)
+
+    def _blueprint_of(self, policy: Policy) -> Blueprint:
+        found = next((it for it in self._blueprints if it.policy is policy), None) or Blueprint(policy)
+        self._blueprints = [found, *(it for it in self._blueprints if it is not found)][:_BLUEPRINTS]
+        return found

@@ -20,13 +20,14 @@ _TRACER = "envoy.config.trace.v3.OpenTelemetryConfig"
 @lru_cache(maxsize=65536)
 def references_of(resource: Resource) -> frozenset[Reference]:
     """The resources that this one leads to: routes of a listener, clusters of routes, endpoints of a cluster."""
-    message = envoy_message(resource.type_url.rpartition("/")[2]).FromString(resource.body)
     find = {
         names.CLUSTER: _of_cluster,
         names.LISTENER: _of_listener,
         names.ROUTE: _of_routes,
     }.get(resource.type_url)
-    return frozenset(find(message)) if find is not None else frozenset()
+    if find is None:
+        return frozenset()
+    return frozenset(find(envoy_message(resource.type_url.rpartition("/")[2]).FromString(resource.body)))
 
 
 def _of_cluster(cluster: Any) -> Iterator[Reference]:

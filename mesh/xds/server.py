@@ -1,69 +1,59 @@
 """The ADS server: streams of proxies on one side, the state of the mesh on the other."""
 
 import asyncio
-from collections import deque
+import random
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from contextlib import AsyncExitStack
+from datetime import datetime
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from mesh.config.document import Policy
-from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, PermissionDenied, Unauthenticated
-from mesh.model import ProxySpec, SpiffeId
-from mesh.state import MeshState, StateStore
+from mesh.errors import MeshError, PermissionDenied, Unauthenticated
+from mesh.model import SpiffeId
+from mesh.runtime import open_background
+from mesh.state import StateStore
 from mesh.telemetry import get_logger
+from mesh.xds.admission import Admission
 from mesh.xds.answers import Answer
+from mesh.xds.connection import Connection, read_first
 from mesh.xds.descriptors import envoy_message
-from mesh.xds.reconcile import Reconciler
+from mesh.xds.lane import Lane
+from mesh.xds.limits import check_streams
+from mesh.xds.peer import Peer, expiry_of_peer, identity_of_peer, parse_peer
+from mesh.xds.responses import DeltaResponse, StateResponse
 from mesh.xds.snapshot import Snapshot
-from mesh.xds.status import ProxyStatus
-from mesh.xds.stream import AdsStream, DeltaStream, StateStream
+from mesh.xds.status import ProxyStatus, utc_now
+from mesh.xds.stream import DeltaStream, StateStream
 
 _log = get_logger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
-_FIRST_REQUEST_SECONDS = 15.0
-"""How long a stream may say nothing before it is closed; a proxy speaks at once."""
+SHORTEST_GAP = 0.01
+LONGEST_GAP = 0.05
+"""Seconds between the end of one round of changes and the next. A change after a quiet time goes out at once; a burst
+goes out in rounds, and the more one round costs, the longer changes are gathered for the next."""
 
-_MOST_WAITING_REQUESTS = 64
-"""Requests of one stream that may wait to be read; a client that sends faster is held up by gRPC's flow control."""
+_SLICE = 0.002
+"""Seconds for which a round may hold the event loop before others have their turn."""
 
-
-def identity_of_peer(context: Any) -> SpiffeId:
-    """Who the proxy is by its certificate; raises Unauthenticated when it shows none of a mesh."""
-    found: list[bytes] = list(context.auth_context().get("peer_spiffe_id") or ())
-    try:
-        # A certificate of the mesh has exactly one; several must not add up to one.
-        return SpiffeId.parse(found[0].decode() if len(found) == 1 else "")
-    except (UnicodeDecodeError, InvalidInput) as err:
-        raise Unauthenticated(
-            "The proxy shows no identity of this mesh.",
-            reason="NO_PEER_IDENTITY",
-            fix="Start it with `meshctl run`, which gets it a certificate.",
-        ) from err
-
-
-class _Connection:
-    """A stream with its way to be woken."""
-
-    def __init__(self, stream: AdsStream, spec: ProxySpec | None) -> None:
-        self.stream = stream
-        self.spec = spec
-        self.wake = asyncio.Event()
-        self.requests: deque[Any] = deque()
-        self.room = asyncio.Event()
-        self.is_ended = False
+_EARLY = 0.1
+"""A stream ends in this last part of what its certificate has left to live, at a moment that chance chooses: proxies
+that came together do not come back together."""
 
 
 class AdsServer:
     """Serves ADS from `store`. Belongs to one event loop; `handler` goes on a grpc.aio server, `run` into a task.
 
     Streams wait for `ready`, if one is given, before they say anything: a control plane that knows nothing yet must
-    not tell proxies that nothing exists. `policy_for` tells the policy of a proxy by its node id, None for the one of
-    the state; `refresh` is to be called when it changes. `on_answer` hears every ACK and NACK and must not block.
+    not tell proxies that nothing exists. A stream does not outlive the certificate that it was opened with: it ends
+    with status OK, and the proxy comes back with its new one. `policy_for` tells the policy of a proxy by its node id,
+    None for the one of the state; `refresh` is to be called when it changes. `on_answer` hears every ACK and NACK and
+    must not block.
     """
 
     def __init__(
@@ -71,20 +61,25 @@ class AdsServer:
         store: StateStore,
         *,
         identity_of: Callable[[Any], SpiffeId] = identity_of_peer,
+        expiry_of: Callable[[Any], datetime | None] = expiry_of_peer,
         ready: asyncio.Event | None = None,
         policy_for: Callable[[str], Policy | None] = lambda node_id: None,
         on_answer: Callable[[Answer], None] = lambda answer: None,
     ) -> None:
         self._store = store
         self._identity_of = identity_of
+        self._expiry_of = expiry_of
         self._ready = ready
         self._policy_for = policy_for
         self._on_answer = on_answer
-        self._reconciler = Reconciler()
-        # What is built to be looked at only must not drive out what is built to be sent.
-        self._previewer = Reconciler()
-        self._state_by_policy: tuple[MeshState, MeshState] | None = None
-        self._connections: set[_Connection] = set()
+        self._admission = Admission()
+        self._main = Lane()
+        self._trials: dict[str, Lane] = {}
+        self._lane_of: dict[Connection, Lane] = {}
+        self._by_node: dict[str, set[Connection]] = {}
+        self._news = asyncio.Event()
+        self._streams: Counter[SpiffeId] = Counter()
+        self._revoked: frozenset[str] = frozenset()
         self._draining = asyncio.Event()
 
     @property
@@ -97,84 +92,110 @@ class AdsServer:
                 "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
                     self._serve_delta,
                     envoy_message(f"{discovery}DeltaDiscoveryRequest").FromString,
-                    envoy_message(f"{discovery}DeltaDiscoveryResponse").SerializeToString,
+                    DeltaResponse.to_bytes,
                 ),
                 "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
                     self._serve_state,
                     envoy_message(f"{discovery}DiscoveryRequest").FromString,
-                    envoy_message(f"{discovery}DiscoveryResponse").SerializeToString,
+                    StateResponse.to_bytes,
                 ),
             },
         )
 
     def proxies(self) -> tuple[ProxyStatus, ...]:
         """All connected proxies."""
-        return tuple(connection.stream.status() for connection in self._connections)
+        return tuple(connection.stream.status() for connection in self._lane_of)
 
     def refresh(self) -> None:
-        """Offer every proxy what it should have now; for when `policy_for` has changed."""
-        for connection in tuple(self._connections):
-            self._offer(connection, self._store.current)
+        """Offer every proxy what it should have, in a moment; for when `policy_for` has changed."""
+        for connection in tuple(self._lane_of):
+            lane = self._lane_for(connection)
+            if lane is not (before := self._lane_of[connection]):
+                lane.take_over(connection)
+                self._lane_of[connection] = lane
+                self._leave(before, connection)
+        self._news.set()
 
     def preview(self, node_id: str, policy: Policy) -> Snapshot | None:
         """What a connected proxy would get by another policy, None for one that is not connected.
 
         Raises MeshError when it cannot be built.
         """
-        for connection in self._connections:
-            if connection.stream.node_id == node_id:
-                return self._build(self._previewer, connection, self._with_policy(self._store.current, policy))
+        for connection in self._by_node.get(node_id, ()):
+            return self._main.preview(connection.spec, self._store.current, policy)
         return None
 
     def has_taken(self, node_id: str, changed: Mapping[str, Mapping[str, str | None]]) -> bool | None:
         """Whether a proxy has acknowledged these versions, by type URL and name; None when it is not connected."""
-        streams = [connection.stream for connection in self._connections if connection.stream.node_id == node_id]
-        return all(stream.has_taken(changed) for stream in streams) if streams else None
+        found = self._by_node.get(node_id)
+        return all(connection.stream.has_taken(changed) for connection in found) if found else None
 
     def refusals(self) -> tuple[Answer, ...]:
         """What the connected proxies have refused and would not be sent again."""
-        return tuple(answer for connection in self._connections for answer in connection.stream.refusals())
+        return tuple(answer for connection in self._lane_of for answer in connection.stream.refusals())
 
     async def run(self) -> None:
         """Follow the store for ever. When cancelled, all streams end."""
         try:
-            async for state in self._store.watch():
-                for connection in tuple(self._connections):
-                    self._offer(connection, state)
+            async with open_background(self._follow_store()):
+                while True:
+                    await self._news.wait()
+                    self._news.clear()
+                    started = time.monotonic()
+                    await self._spread()
+                    await asyncio.sleep(min(LONGEST_GAP, max(SHORTEST_GAP, time.monotonic() - started)))
         finally:
             self._draining.set()
-            for connection in self._connections:
-                connection.wake.set()
+            for connection in self._lane_of:
+                connection.end()
 
-    def _offer(self, connection: _Connection, state: MeshState) -> None:
+    async def _follow_store(self) -> None:
+        async for _ in self._store.watch():
+            self._news.set()
+
+    async def _spread(self) -> None:
+        """Give everybody whom a change concerns the new snapshot. Others have a turn now and then."""
+        self._end_revoked()
+        until = time.monotonic() + _SLICE
+        for lane in (self._main, *self._trials.values()):
+            lane.advance(self._store.current)
+            while (connections := lane.next_affected()) is not None:
+                for connection in connections:
+                    self._offer(connection, lane)
+                if time.monotonic() >= until:
+                    await asyncio.sleep(0)
+                    until = time.monotonic() + _SLICE
+
+    def _end_revoked(self) -> None:
+        """Those whose identity was revoked hear nothing more; what they have is of no use, since others refuse them."""
+        revoked = self._store.current.revoked
+        if revoked != self._revoked:
+            self._revoked = revoked
+            for connection in self._lane_of:
+                if connection.stream.spiffe_id.service in revoked:
+                    _log.warning("stream_of_revoked_ended", node=connection.stream.node_id)
+                    connection.end()
+
+    def _offer(self, connection: Connection, lane: Lane) -> None:
         try:
-            snapshot = self._snapshot_of(connection, state)
+            # The newest state, also when it has come after the round began.
+            lane.offer(connection, self._store.current)
         except MeshError as err:
             # The proxy keeps what it has; the others must not suffer for it.
             _log.error("snapshot_not_built", node=connection.stream.node_id, reason=err.reason, error=str(err))
-            return
-        connection.stream.set_snapshot(snapshot, state.version)
-        connection.wake.set()
 
-    def _snapshot_of(self, connection: _Connection, state: MeshState) -> Snapshot:
+    def _lane_for(self, connection: Connection) -> Lane:
         policy = self._policy_for(connection.stream.node_id)
-        if policy is not None:
-            state = self._with_policy(state, policy)
-        return self._build(self._reconciler, connection, state)
+        if policy is None:
+            return self._main
+        if policy.version not in self._trials:
+            self._trials[policy.version] = Lane(policy)
+        return self._trials[policy.version]
 
-    def _build(self, reconciler: Reconciler, connection: _Connection, state: MeshState) -> Snapshot:
-        if connection.spec is None:
-            return reconciler.client_snapshot(state, connection.stream.spiffe_id.service)
-        return reconciler.sidecar_snapshot(state, connection.spec)
-
-    def _with_policy(self, state: MeshState, policy: Policy) -> MeshState:
-        """The state with another policy; remembered, because what is derived from a state is kept in it."""
-        if policy.version == state.policy.version:
-            return state
-        known = self._state_by_policy
-        if known is None or known[0] is not state or known[1].policy.version != policy.version:
-            known = self._state_by_policy = (state, replace(state, policy=policy))
-        return known[1]
+    def _leave(self, lane: Lane, connection: Connection) -> None:
+        lane.leave(connection)
+        if lane.policy is not None and lane.is_empty:
+            self._trials.pop(lane.policy.version, None)
 
     async def _serve_delta(self, requests: AsyncIterator[Any], context: Any) -> None:
         await self._serve(requests, context, DeltaStream)
@@ -186,46 +207,105 @@ class AdsServer:
         self, requests: AsyncIterator[Any], context: Any, kind: type[DeltaStream] | type[StateStream]
     ) -> None:
         identity = self._identity_of(context)
-        first = await _first_request(requests)
-        if first is None:
-            return
-        try:
-            connection = self._connect(first, identity, kind)
-            await self._wait_ready()
-            if self._draining.is_set():
+        async with AsyncExitStack() as stack:
+            lifetime = self._lifetime(context, identity)
+            self._count(identity, stack)
+            first = await read_first(requests)
+            if first is None:
                 return
-            state = self._store.current
-            connection.stream.set_snapshot(self._snapshot_of(connection, state), state.version)
-        except MeshError as err:
-            _log.warning("node_refused", node=first.node.id[:200], peer=str(identity), reason=err.reason)
-            raise
-        self._connections.add(connection)
-        _log.info("proxy_connected", node=connection.stream.node_id, protocol=connection.stream.protocol)
-        reader = asyncio.ensure_future(_read(requests, connection))
-        try:
-            await self._write(connection, context)
-            if reader.done():
-                await reader
-        finally:
-            self._connections.discard(connection)
-            _log.info("proxy_disconnected", node=connection.stream.node_id)
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            try:
+                peer = self._check_peer(first.node, identity)
+                stream = kind(peer.node_id, identity, peer.agent)
+                stream.on_answer = self._on_answer
+                stream.receive(first)
+                await self._wait_ready()
+                leave = await self._admission.enter()
+                stack.callback(leave)
+                if self._draining.is_set():
+                    return
+                connection = Connection(stream, peer.spec, on_settled=leave)
+                self._connect(connection, stack)
+            except MeshError as err:
+                _log.warning("node_refused", node=first.node.id[:200], peer=str(identity), reason=err.reason)
+                raise
+            if lifetime is not None:
+                timer = asyncio.get_running_loop().call_later(lifetime, self._expire, connection)
+                stack.callback(timer.cancel)
+            await _exchange(connection, requests, context)
 
-    def _connect(self, first: Any, identity: SpiffeId, kind: type[DeltaStream] | type[StateStream]) -> _Connection:
-        node = first.node
-        agent = node.user_agent_name
-        if node.HasField("user_agent_build_version"):
-            version = node.user_agent_build_version.version
-            agent = f"{agent} {version.major_number}.{version.minor_number}.{version.patch}"
-        self._check_node(node.id, identity)
-        spec = None
-        if not agent.startswith("gRPC"):
-            spec = ProxySpec.from_metadata(node.id, _texts(node.metadata))
-        connection = _Connection(kind(node.id, identity, agent), spec)
-        connection.stream.on_answer = self._on_answer
-        connection.stream.receive(first)
-        return connection
+    def _check_peer(self, node: Any, identity: SpiffeId) -> Peer:
+        """Refuse a node that claims to belong to another service than its certificate says."""
+        if identity != self._store.current.spiffe_id(node.id.partition("/")[0]):
+            raise PermissionDenied(
+                f"{identity} may not have the configuration of {node.id!r}.",
+                reason="WRONG_NODE",
+                field="node.id",
+                fix="A node id is SERVICE/INSTANCE of the service in the certificate.",
+            )
+        if identity.service in self._store.current.revoked:
+            raise PermissionDenied(
+                f"The identity of {identity.service} was revoked.",
+                reason="IDENTITY_REVOKED",
+                fix=f"An operator takes it back with `meshctl certs restore {identity.service}`.",
+            )
+        return parse_peer(node, identity)
+
+    def _count(self, identity: SpiffeId, stack: AsyncExitStack) -> None:
+        """Take one of the streams that an identity may have, until the end."""
+        check_streams(identity, self._streams[identity] + 1)
+        self._streams[identity] += 1
+
+        def leave() -> None:
+            self._streams[identity] -= 1
+            if not self._streams[identity]:
+                del self._streams[identity]
+
+        stack.callback(leave)
+
+    def _connect(self, connection: Connection, stack: AsyncExitStack) -> None:
+        """Give the connection what it should have, now and at every change until the end."""
+        node = connection.stream.node_id
+        lane = self._lane_for(connection)
+        try:
+            lane.offer(connection, self._store.current)
+        except MeshError:
+            self._leave(lane, connection)
+            raise
+        lane.join(connection)
+        self._lane_of[connection] = lane
+        self._by_node.setdefault(node, set()).add(connection)
+        stack.callback(self._disconnect, connection)
+        _log.info("proxy_connected", node=node, protocol=connection.stream.protocol)
+
+    def _disconnect(self, connection: Connection) -> None:
+        node = connection.stream.node_id
+        self._leave(self._lane_of.pop(connection), connection)
+        found = self._by_node[node]
+        found.discard(connection)
+        if not found:
+            del self._by_node[node]
+        _log.info("proxy_disconnected", node=node)
+
+    def _lifetime(self, context: Any, identity: SpiffeId) -> float | None:
+        """Seconds after which a stream must end; None when it may stay. Raises Unauthenticated when it is too late.
+
+        A certificate is checked in the TLS handshake, and a connection may be older than its streams.
+        """
+        expiry = self._expiry_of(context)
+        if expiry is None:
+            return None
+        left = (expiry - utc_now()).total_seconds()
+        if left <= 0:
+            raise Unauthenticated(
+                f"The certificate of {identity} has expired at {expiry:%Y-%m-%d %H:%M:%S} UTC.",
+                reason="CERTIFICATE_EXPIRED",
+                fix="Open a new connection with a renewed certificate.",
+            )
+        return left * (1 - _EARLY * random.random())  # noqa: S311 - spreads load, keeps no secret
+
+    def _expire(self, connection: Connection) -> None:
+        _log.info("stream_expired", node=connection.stream.node_id)
+        connection.end()
 
     async def _wait_ready(self) -> None:
         """Wait until there is something to say, or the server ends."""
@@ -239,64 +319,13 @@ class AdsServer:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    def _check_node(self, node_id: str, identity: SpiffeId) -> None:
-        """Refuse a node that claims to belong to another service than its certificate says."""
-        service = node_id.partition("/")[0]
-        if identity != self._store.current.spiffe_id(service):
-            raise PermissionDenied(
-                f"{identity} may not have the configuration of {node_id!r}.",
-                reason="WRONG_NODE",
-                field="node.id",
-                fix="A node id is SERVICE/INSTANCE of the service in the certificate.",
-            )
 
-    async def _write(self, connection: _Connection, context: Any) -> None:
-        """Send what is due until the client or the server is done. A slow client holds up only itself."""
-        while not self._draining.is_set():
-            connection.wake.clear()
-            while connection.requests:
-                connection.stream.receive(connection.requests.popleft())
-                connection.room.set()
-            response = connection.stream.next_response()
-            if response is not None:
-                await context.write(response)
-                connection.wake.set()
-            elif connection.is_ended and not connection.requests:
-                return
-            await connection.wake.wait()
-
-
-def _texts(metadata: Any) -> dict[str, str | None]:
-    """The texts in a Struct; None stands for what is none, and may have no form in JSON."""
-    fields = metadata.fields
-    return {name: it.string_value if it.WhichOneof("kind") == "string_value" else None for name, it in fields.items()}
-
-
-async def _first_request(requests: AsyncIterator[Any]) -> Any | None:
-    """The first request; None when the client has nothing to say. Raises DeadlineExceeded when it keeps silent."""
+async def _exchange(connection: Connection, requests: AsyncIterator[Any], context: Any) -> None:
+    reader = asyncio.ensure_future(connection.read(requests))
     try:
-        async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
-            return await anext(aiter(requests), None)
-    except TimeoutError as err:
-        raise DeadlineExceeded("The stream says nothing.", fix="Send a request with the node at once.") from err
-    except DecodeError as err:
-        raise _unreadable() from err
-
-
-async def _read(requests: AsyncIterator[Any], connection: _Connection) -> None:
-    try:
-        async for request in requests:
-            while len(connection.requests) >= _MOST_WAITING_REQUESTS:
-                connection.room.clear()
-                await connection.room.wait()
-            connection.requests.append(request)
-            connection.wake.set()
-    except DecodeError as err:
-        raise _unreadable() from err
+        await connection.write(context)
+        if reader.done():
+            await reader
     finally:
-        connection.is_ended = True
-        connection.wake.set()
-
-
-def _unreadable() -> InvalidInput:
-    return InvalidInput("The request cannot be read.", field="request", fix="Send what the method's contract says.")
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)

@@ -13,15 +13,16 @@ from mesh.model import SpiffeId
 from mesh.telemetry import get_logger
 from mesh.xds import names
 from mesh.xds.answers import Answer
-from mesh.xds.descriptors import envoy_message
 from mesh.xds.limits import LONGEST_COMPLAINT, check_count, check_lengths, check_types
-from mesh.xds.resources import Resource
 from mesh.xds.resources.routes import build_empty_routes
+from mesh.xds.responses import DeltaResponse, Response, StateResponse
 from mesh.xds.snapshot import EMPTY, Snapshot
 from mesh.xds.status import ProxyStatus, TypeRecord, TypeStatus, utc_now
 from mesh.xds.subscription import DeltaSubscription, Plan, StateSubscription
 
 _log = get_logger(__name__)
+
+_NOTHING = Plan()
 
 
 class AdsStream:
@@ -42,16 +43,26 @@ class AdsStream:
 
     def set_snapshot(self, snapshot: Snapshot, version: str) -> None:
         """What the client should have from now on; `version` names the state that it was built from."""
+        changes = snapshot.changes_since(self._snapshot)
         self._snapshot = snapshot
         self._version = version
+        self._note_changed(changes)
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while the client has not acknowledged something."""
+        raise NotImplementedError
 
     def receive(self, request: Any) -> None:
         """Take a request."""
         raise NotImplementedError
 
-    def next_response(self) -> Any | None:
+    def next_response(self) -> Response | None:
         """The next response to send, which counts as sent; None when there is none now."""
         raise NotImplementedError
+
+    def _note_changed(self, changes: Mapping[str, frozenset[str]]) -> None:
+        """The snapshot is another one; `changes` are names by type URL."""
 
     def has_taken(self, changed: Mapping[str, Mapping[str, str | None]]) -> bool:
         """True when the client has acknowledged these versions, by type URL and name; None: it has the name no more.
@@ -109,13 +120,18 @@ class AdsStream:
 
     def _held_back(self, type_url: str, held: Mapping[str, str]) -> tuple[str, ...]:
         """The names whose newest version the client has refused."""
+        if not held:
+            return ()
         wanted = self._snapshot.of(type_url)
         return tuple(
             sorted(name for name, version in held.items() if name in wanted and wanted[name].version == version)
         )
 
     def _record(self, type_url: str) -> TypeRecord:
-        return self._records.setdefault(type_url, TypeRecord())
+        known = self._records.get(type_url)
+        if known is None:
+            known = self._records[type_url] = TypeRecord()
+        return known
 
     def _note_nack(self, type_url: str, held: tuple[str, ...], versions: Mapping[str, str], message: str) -> None:
         said = message[:LONGEST_COMPLAINT]
@@ -146,10 +162,12 @@ class DeltaStream(AdsStream):
 
     def receive(self, request: Any) -> None:
         url = request.type_url
-        check_types({*self._subscriptions, url})
         initial = request.initial_resource_versions
         check_lengths((url,), request.resource_names_subscribe, initial.keys(), initial.values())
-        subscription = self._subscriptions.setdefault(url, DeltaSubscription())
+        subscription = self._subscriptions.get(url)
+        if subscription is None:
+            check_types({*self._subscriptions, url})
+            subscription = self._subscriptions[url] = DeltaSubscription()
         record = self._record(url)
         if request.response_nonce:
             if request.HasField("error_detail"):
@@ -171,20 +189,29 @@ class DeltaStream(AdsStream):
         elif url == names.CLUSTER and request.initial_resource_versions:
             self._is_returning = True
 
-    def next_response(self) -> Any | None:
+    @property
+    def is_waiting(self) -> bool:
+        return any(subscription.is_waiting for subscription in self._subscriptions.values())
+
+    def _note_changed(self, changes: Mapping[str, frozenset[str]]) -> None:
+        for url, changed in changes.items():
+            if url in self._subscriptions:
+                self._subscriptions[url].note_changed(changed)
+
+    def next_response(self) -> Response | None:
+        if not any(subscription.may_be_due for subscription in self._subscriptions.values()):
+            return None
         # Added and changed things first, in order; the users of clusters wait until these are there.
         for url in (names.CLUSTER, names.ENDPOINT):
             if plan := self._plan(url, with_removals=False):
                 return self._respond(url, plan)
-        if self._clusters_are_settled():
-            for url in (names.LISTENER, names.ROUTE, names.EXTENSION):
-                if plan := self._plan(url, with_removals=True):
-                    return self._respond(url, plan)
+        for url in (names.LISTENER, names.ROUTE, names.EXTENSION):
+            if (plan := self._plan(url, with_removals=True)) and self._clusters_are_settled():
+                return self._respond(url, plan)
         # What a client asks for and does not exist must be said at once: Envoy waits for it.
-        users_are_settled = self._users_are_settled()
         for url in (names.CLUSTER, names.ENDPOINT):
             plan = self._plan(url, with_removals=True)
-            if not users_are_settled and plan.removed:
+            if plan.removed and not self._users_are_settled():
                 unknown = self._never_sent(url, plan.removed)
                 plan = Plan(plan.resources, unknown)
             if plan:
@@ -196,8 +223,8 @@ class DeltaStream(AdsStream):
 
     def _plan(self, url: str, *, with_removals: bool) -> Plan:
         subscription = self._subscriptions.get(url)
-        if subscription is None or subscription.is_waiting or subscription.is_first:
-            return Plan()
+        if subscription is None or not subscription.may_be_due:
+            return _NOTHING
         plan = subscription.plan(self._snapshot.of(url), with_removals=with_removals)
         if url == names.ROUTE and plan.removed:
             # Told that its routes do not exist, Envoy never becomes live: it gets empty ones instead.
@@ -236,7 +263,7 @@ class DeltaStream(AdsStream):
             return False
         return all(endpoints.wants(name) for name in needed)
 
-    def _respond(self, url: str, plan: Plan) -> Any:
+    def _respond(self, url: str, plan: Plan) -> Response:
         nonce = str(next(self._nonces))
         self._subscriptions[url].note_sent(plan, nonce)
         self._record(url).note_sent(self._version)
@@ -246,13 +273,7 @@ class DeltaStream(AdsStream):
             self._force_endpoints()
         elif url == names.ENDPOINT:
             self._warming -= {resource.name for resource in plan.resources}
-        return envoy_message("envoy.service.discovery.v3.DeltaDiscoveryResponse")(
-            type_url=url,
-            nonce=nonce,
-            system_version_info=self._version,
-            resources=[_delta_resource(resource) for resource in plan.resources],
-            removed_resources=plan.removed,
-        )
+        return DeltaResponse(url, nonce, self._version, plan.resources, plan.removed)
 
     def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
         subscription = self._subscriptions.get(type_url)
@@ -273,8 +294,8 @@ class DeltaStream(AdsStream):
         not end the warming.
         """
         endpoints = self._subscriptions.get(names.ENDPOINT)
-        if endpoints is not None:
-            endpoints.forced |= self._warming & endpoints.names
+        if endpoints is not None and self._warming:
+            endpoints.force(self._warming & endpoints.names)
 
     def _held(self, type_url: str) -> Mapping[str, str]:
         return self._subscriptions[type_url].held
@@ -282,14 +303,6 @@ class DeltaStream(AdsStream):
     def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
         subscription = self._subscriptions[type_url]
         return len(subscription.sent), self._held_back(type_url, subscription.held)
-
-
-def _delta_resource(resource: Resource) -> Any:
-    return envoy_message("envoy.service.discovery.v3.Resource")(
-        name=resource.name,
-        version=resource.version,
-        resource={"type_url": resource.type_url, "value": resource.body},
-    )
 
 
 class StateStream(AdsStream):
@@ -303,10 +316,12 @@ class StateStream(AdsStream):
 
     def receive(self, request: Any) -> None:
         url = request.type_url
-        check_types({*self._subscriptions, url})
         check_lengths((url,), request.resource_names)
         check_count(url, len(request.resource_names))
-        subscription = self._subscriptions.setdefault(url, StateSubscription())
+        subscription = self._subscriptions.get(url)
+        if subscription is None:
+            check_types({*self._subscriptions, url})
+            subscription = self._subscriptions[url] = StateSubscription()
         record = self._record(url)
         if request.response_nonce:
             if request.HasField("error_detail"):
@@ -318,7 +333,11 @@ class StateStream(AdsStream):
                 self.on_answer(Answer(self.node_id, self.spiffe_id, url))
         subscription.request(request.resource_names, may_be_wildcard=url in names.WILDCARD_TYPES)
 
-    def next_response(self) -> Any | None:
+    @property
+    def is_waiting(self) -> bool:
+        return any(subscription.is_waiting for subscription in self._subscriptions.values())
+
+    def next_response(self) -> Response | None:
         for url in names.PUSH_ORDER:
             subscription = self._subscriptions.get(url)
             if subscription is None or subscription.is_waiting:
@@ -329,12 +348,7 @@ class StateStream(AdsStream):
             nonce = str(next(self._nonces))
             subscription.note_sent(found, nonce)
             self._record(url).note_sent(self._version)
-            return envoy_message("envoy.service.discovery.v3.DiscoveryResponse")(
-                type_url=url,
-                nonce=nonce,
-                version_info=self._version,
-                resources=[{"type_url": resource.type_url, "value": resource.body} for resource in found],
-            )
+            return StateResponse(url, nonce, self._version, found)
         return None
 
     def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:

@@ -34,6 +34,9 @@ class DeltaSubscription:
     `outstanding` is what the response that is not acknowledged yet holds, `before` what the client had of it.
     `is_answered` tells that a response has been sent: who asks for all that there is must hear, too, that there is
     nothing, or Envoy never becomes live.
+
+    `dirty` are the names that may be due, so that a plan looks at what has changed and not at all that there is;
+    `is_all_dirty` stands for every name. Whoever changes what is available says so by `note_changed`.
     """
 
     is_wildcard: bool = False
@@ -47,6 +50,15 @@ class DeltaSubscription:
     before: dict[str, str] = field(default_factory=dict)
     is_first: bool = True
     is_answered: bool = False
+    dirty: set[str] = field(default_factory=set)
+    is_all_dirty: bool = False
+
+    @property
+    def may_be_due(self) -> bool:
+        """False when there is certainly nothing to send now."""
+        if self.nonce or self.is_first:
+            return False
+        return bool(self.dirty or self.is_all_dirty or (self.is_wildcard and not self.is_answered))
 
     @property
     def is_waiting(self) -> bool:
@@ -64,16 +76,18 @@ class DeltaSubscription:
         """Take the names of a request. `initial_versions` is what the client has from an earlier stream."""
         if self.is_first:
             self.is_first = False
-            self.is_wildcard = may_be_wildcard and not subscribe
+            self.is_wildcard = self.is_all_dirty = may_be_wildcard and not subscribe
             self.sent.update(initial_versions)
+            self.dirty.update(initial_versions)
         else:
             # They are of an earlier stream, and said at the beginning of this one.
             initial_versions = {}
         for name in subscribe:
             if name == "*":
-                self.is_wildcard = True
+                self.is_wildcard = self.is_all_dirty = True
                 continue
             self.names.add(name)
+            self.dirty.add(name)
             # Asked for anew: to be answered even if nothing has changed, unless the client just said that it has it.
             if name not in initial_versions:
                 self.forced.add(name)
@@ -96,22 +110,46 @@ class DeltaSubscription:
             self.held.pop(name, None)
         elif was_asked_for:
             # It may be one of all that there is, which the client cannot know: it must be told whether to keep it.
-            self.forced.add(name)
+            self.force((name,))
 
     def wants(self, name: str) -> bool:
         """True when the client has asked for the resource."""
         return self.is_wildcard or name in self.names
 
+    def note_changed(self, changed: Collection[str]) -> None:
+        """What is available under these names is other than before."""
+        self.dirty.update(changed)
+
+    def force(self, forced: Collection[str]) -> None:
+        """These must be sent although the client may have them."""
+        self.forced.update(forced)
+        self.dirty.update(forced)
+
     def plan(self, available: ByName, *, with_removals: bool = True) -> Plan:
-        """What to send so that the client has `available`; empty when it has. Changes nothing."""
-        wanted: Iterable[str] = available if self.is_wildcard else sorted(self.names & set(available))
-        resources = tuple(available[name] for name in wanted if self._is_due(available[name]))
+        """What to send so that the client has `available`; empty when it has."""
+        if self.is_all_dirty:
+            self.dirty.update(available, self.sent)
+            self.is_all_dirty = False
+        due: list[Resource] = []
+        gone: list[str] = []
+        clean: list[str] = []
+        for name in self.dirty:
+            resource = available.get(name)
+            if not self.wants(name):
+                clean.append(name)
+            elif resource is None and self._is_to_go(name):
+                gone.append(name)
+            elif resource is not None and self._is_due(resource):
+                due.append(resource)
+            else:
+                clean.append(name)
+        self.dirty.difference_update(clean)
+        resources = tuple(sorted(due, key=_name_of))
         is_owed = self.is_wildcard and not self.is_answered
-        if not with_removals:
-            return Plan(resources, is_owed=is_owed)
-        gone = {name for name in self.sent if name not in available and self.wants(name)}
-        unknown = {name for name in self.names | self.forced if name not in available and name not in self.missing}
-        return Plan(resources, tuple(sorted(gone | unknown)), is_owed)
+        return Plan(resources, tuple(sorted(gone)) if with_removals else (), is_owed)
+
+    def _is_to_go(self, name: str) -> bool:
+        return name in self.sent or (name not in self.missing and (name in self.names or name in self.forced))
 
     def _is_due(self, resource: Resource) -> bool:
         if self.held.get(resource.name) == resource.version:
@@ -129,6 +167,7 @@ class DeltaSubscription:
             self.forced.discard(resource.name)
             self.missing.discard(resource.name)
             self.held.pop(resource.name, None)
+            self.dirty.discard(resource.name)
         for name in plan.removed:
             self.sent.pop(name, None)
             self.forced.discard(name)
@@ -146,7 +185,9 @@ class DeltaSubscription:
     def _has_taken(self, names: Iterable[str]) -> None:
         """The client keeps these of the outstanding response, if it wants them, however often it left them since."""
         for name in filter(self.wants, names):
-            self.sent.setdefault(name, self.outstanding[name])
+            if name not in self.sent:
+                self.sent[name] = self.outstanding[name]
+                self.dirty.add(name)
         self.nonce, self.outstanding, self.before = "", {}, {}
 
     def refuse(self, nonce: str, message: str) -> tuple[str, ...] | None:
@@ -158,6 +199,7 @@ class DeltaSubscription:
         if not nonce or nonce != self.nonce:
             return None
         bad = [name for name in self.outstanding if _names(message, name)] or list(self.outstanding)
+        self.dirty.update(bad)
         for name in filter(self.wants, bad):
             self.held[name] = self.outstanding[name]
             if name in self.before:
@@ -166,6 +208,10 @@ class DeltaSubscription:
                 self.sent.pop(name, None)
         self._has_taken(self.outstanding.keys() - set(bad))
         return tuple(sorted(bad))
+
+
+def _name_of(resource: Resource) -> str:
+    return resource.name
 
 
 def _names(message: str, name: str) -> bool:

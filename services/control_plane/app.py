@@ -8,11 +8,12 @@ from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from mesh.config import DeclarationStore, MeshSettings
+from mesh.discovery import Leadership
 from mesh.errors import InvalidInput
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
 from mesh.model import SpiffeId
 from mesh.rpc import ServerSettings, Service, open_server
-from mesh.runtime import Stop
+from mesh.runtime import Stop, keep_heap
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, LoadReports, LoadReportServer, subset_clusters
@@ -31,6 +32,9 @@ NAME = "control-plane"
 # Proxies hold two long streams each; the bound is on open streams, not on work.
 _MAX_STREAMS = 20_000
 _LONGEST_ENROLMENT = 64 << 10
+# Of a certificate's life. Workloads renew at half of it, so a connection is made with half a life left or more, and its
+# streams end in the last tenth of that: by then it has been asked to make room for one with the new certificate.
+_CONNECTION_AGE = 0.35
 _LONGEST_CHANGE = LONGEST_WAIT + 30.0
 
 _log = get_logger(__name__)
@@ -56,7 +60,6 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             open_replicas(str(settings.control_advertise), registry.consul, declarations, store)
         )
         reports = LoadReports(timed_clusters=lambda: subset_clusters(store.current.policy.document))
-        loads = LoadReportServer(store, reports)
         document = LiveDocument(
             settings,
             store,
@@ -65,6 +68,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             known_services=lambda: store.current.names if follower.first_snapshot.is_set() else None,
             error_rates=reports,
         )
+        loads = LoadReportServer(store, reports, leads=lambda: document.leads)
         ready = asyncio.Event()
         ads = AdsServer(
             store, ready=ready, policy_for=document.rollout.policy_for, on_answer=document.rollout.note_answer
@@ -86,7 +90,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
-        canaries = open_canaries(settings, document, store, registry.consul, reports, replicas.leadership)
+        canaries = open_canaries(settings, document, store, registry.consul, reports)
         parts = ConfigParts(document.rollout, document.sources, ads, store, draining)
         if not document.is_shared:
             # What is wrong with the files is to be said now; what is shared comes when it can be reached.
@@ -126,6 +130,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                     listen=str(settings.control_bind),
                     credentials=control_tls.credentials,
                     max_concurrent=_MAX_STREAMS,
+                    max_connection_age=lifetime.total_seconds() * _CONNECTION_AGE,
                 ),
                 [
                     _identity_service(authority, tokens, settings, enrolment=False),
@@ -155,6 +160,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 keep_authority(authority, store, lifetime, leads=lambda: replicas.leadership.is_leader),
                 document.run(ads),
                 loads.run(),
+                _follow_lead(replicas.leadership, loads),
                 canaries.run(document.started),
                 _tell_ready(ready, follower.first_snapshot, document.started),
             )
@@ -168,6 +174,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 registry=registry.kind,
                 registry_address=registry.address,
             )
+            keep_heap()
             await stop.wait()
             draining.set()
             for task in background:
@@ -179,6 +186,12 @@ async def _tell_ready(ready: asyncio.Event, *needed: asyncio.Event) -> None:
     for event in needed:
         await event.wait()
     ready.set()
+
+
+async def _follow_lead(leadership: Leadership, loads: LoadReportServer) -> None:
+    while True:
+        await leadership.wait_for_change()
+        loads.wake()
 
 
 def _config_service(parts: ConfigParts, access: Access) -> Service:

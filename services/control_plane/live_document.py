@@ -66,6 +66,11 @@ class LiveDocument:
         self.sources = ConfigSources(settings.config_dir, settings.environment, self._history, operator_source=place)
         self.started = asyncio.Event()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this control plane does what only one may do; alone, it does, whether Consul answers or not."""
+        return self._leads()
+
     async def start(self, proxies: Proxies) -> None:
         """Take up the document that is in force, or make the first one; raises MeshError when it cannot be read."""
         await self.rollout.start(proxies, self.sources.first_draft)

@@ -243,9 +243,11 @@ def _watch(settings: MeshSettings, service: str, output: str) -> None:
 def _line(found: canary_pb2.Canary) -> str:
     """The present step in one line, or how it has ended."""
     phase = _PHASES.get(found.phase, "?")
-    if found.phase != canary_pb2.CANARY_PHASE_RUNNING:
-        return f"{phase}: {found.cause}"
     step = found.steps[-1]
+    if found.phase != canary_pb2.CANARY_PHASE_RUNNING:
+        return (
+            f"{phase}: {found.cause.rstrip('.')}; {step.percent} % to {found.plan.candidate} (revision {step.revision})"
+        )
     figures = [f"{name}: {_load_text(load)}" for name, load in _loads(found, step)]
     waiting = f"  waits for {found.waiting_for}" if found.waiting_for else ""
     return f"{step.percent:3d} %  {'  '.join(figures)}{waiting}"

@@ -10,7 +10,7 @@ from typing import Self
 import mesh
 from mesh.config import MeshFile, MeshSettings, ServiceEntry
 from mesh.errors import MeshError
-from mesh.model import Address
+from mesh.model import ZONE, Address
 from mesh.sidecar import Member, MemberSettings, open_member
 from services.meshctl.failures import mesh_errors_of
 from services.meshctl.registry import registry_of
@@ -100,6 +100,7 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
         exposed_health=settings.consul_is_given and settings.registry != "embedded",
         is_client=request.is_client,
         is_proxyless=request.is_proxyless,
+        zone=request.metadata.get(ZONE, settings.zone),
     )
 
 

@@ -28,8 +28,8 @@ def build_route(host: Host, route: Route | None, match: dict[str, Any]) -> dict[
         **_added(host, "response", chosen.headers.response),
         **tracing_of(host.sampling_percent, chosen.headers.request.remove),
     }
-    if removed := sorted({*chosen.headers.response.remove, *_hidden(host, chosen)}):
-        literal["response_headers_to_remove"] = removed
+    if removed := dict.fromkeys((*chosen.headers.response.remove, *_hidden(host, chosen))):
+        literal["response_headers_to_remove"] = list(removed)
     if route is not None:
         literal["name"] = f"{host.service}/{route.name}"
     if fault is not None and is_meant(fault, host.caller):
@@ -130,10 +130,10 @@ def _hash_key(key: str) -> dict[str, Any]:
     return {"connection_properties": {"source_ip": True}}
 
 
-def _hidden(host: Host, route: Route) -> set[str]:
+def _hidden(host: Host, route: Route) -> tuple[str, ...]:
     """What the sidecar itself writes into answers, and callers are not to see."""
     is_any_timed = any(is_timed(host.place(target).cluster) for target in shares_of(host, route))
-    return {LOAD_HEADER} if is_any_timed else set()
+    return (LOAD_HEADER,) if is_any_timed else ()
 
 
 def _added(host: Host, direction: str, edits: HeaderEdits) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """Listeners: inbound (mutual TLS), outbound (unix socket), edge, and a health check in the clear where one must be."""
 
+import json
 from functools import lru_cache
 from typing import Any
 
 from mesh.model import Address, ProxySpec, SpiffeId
 from mesh.xds import names
+from mesh.xds.descriptors import envoy_message
 from mesh.xds.resources.faults import FAULT_FILTER
 from mesh.xds.resources.host import CLIENT_TRACE_ID
 from mesh.xds.resources.intentions import HEALTH_CHECK, only_members, open_filter
 from mesh.xds.resources.limits import adaptive_filter, connection_filter, open_rate_filter
-from mesh.xds.resources.resource import Resource, any_of, build_resource
+from mesh.xds.resources.resource import Resource, any_of, build_body, wrap_body
 from mesh.xds.resources.retries import NOT_DELIVERED
 from mesh.xds.resources.tls import build_downstream_tls
 
@@ -17,6 +19,7 @@ from mesh.xds.resources.tls import build_downstream_tls
 _PROXIES = 16384
 
 _HCM = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_LISTENER = names.LISTENER.rpartition("/")[2]
 _TRACER = "config.trace.v3.OpenTelemetryConfig"
 _ROUTER = {"name": "router", "typed_config": any_of("extensions.filters.http.router.v3.Router")}
 
@@ -178,8 +181,17 @@ _HEED_CALLERS = {
 
 
 def _listener(name: str, address: dict[str, Any], chain: dict[str, Any], *, direction: str) -> Resource:
-    literal = {"name": name, "address": address, "traffic_direction": direction, "filter_chains": [chain]}
-    return build_resource(names.LISTENER, name, literal)
+    # All but the address is the same for many proxies and is most of the work. Serialized parts of a message that are
+    # joined are the message, https://protobuf.dev/programming-guides/encoding/#last-one-wins ; it is put in order then.
+    parts = _all_but_address(name, direction, json.dumps(chain)) + build_body(_LISTENER, name, {"address": address})
+    body = envoy_message(_LISTENER).FromString(parts).SerializeToString(deterministic=True)
+    return wrap_body(names.LISTENER, name, body)
+
+
+@lru_cache(maxsize=1024)
+def _all_but_address(name: str, direction: str, chain: str) -> bytes:
+    literal = {"name": name, "traffic_direction": direction, "filter_chains": [json.loads(chain)]}
+    return build_body(_LISTENER, name, literal)
 
 
 def _tcp(address: Address) -> dict[str, Any]:

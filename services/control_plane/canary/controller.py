@@ -31,6 +31,7 @@ from services.control_plane.canary.record import (
 )
 
 _LOOK_SECONDS = 0.25
+_NEXT = "its revision to be in force"
 _FIRST_RETRY = 0.5
 _LONGEST_RETRY = 5.0
 
@@ -52,7 +53,7 @@ class Watched:
     candidate: Figures = field(default_factory=Figures)
     stable: Figures = field(default_factory=Figures)
     stable_p99: float | None = None
-    waiting_for: str = "the revision to be in force"
+    waiting_for: str = _NEXT
     retry_at: float = 0.0
     backoff: Backoff = field(default_factory=lambda: Backoff(_FIRST_RETRY, _LONGEST_RETRY))
 
@@ -163,7 +164,7 @@ class CanaryController:
 
     async def _apply(self, canary: Canary, watched: Watched) -> None:
         plan = canary.plan
-        watched.waiting_for = "the revision to be in force"
+        watched.waiting_for = _NEXT
         message = f"{canary.step.percent} % of {plan.service} to {plan.candidate}"
         if canary.ending is Phase.ABORTED:
             message = f"back to {plan.stable}: {canary.cause}"
@@ -221,7 +222,7 @@ class CanaryController:
         else:
             elapsed = now - watched.since
             judgement = judge(plan, elapsed=elapsed, candidate=candidate, stable=stable, stable_p99=watched.stable_p99)
-        watched.waiting_for = judgement.reason
+        watched.waiting_for = judgement.reason if judgement.verdict is Verdict.WAIT else _NEXT
         if judgement.verdict is Verdict.ABORT:
             await self._order_end(canary, Phase.ABORTED, judgement.reason)
         elif judgement.verdict is Verdict.PASS:

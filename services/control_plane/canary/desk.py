@@ -6,7 +6,7 @@ from collections.abc import Callable
 from agentmesh.rollout.v1 import canary_service_pb2, canary_service_pb2_grpc
 from mesh.config import MeshSettings
 from mesh.config.history import FileKeys
-from mesh.discovery import ConsulEndpoint, Leadership
+from mesh.discovery import ConsulEndpoint
 from mesh.rpc import Service
 from mesh.state import StateStore
 from mesh.xds import LoadReports
@@ -48,7 +48,6 @@ def open_canaries(
     store: StateStore,
     consul: ConsulEndpoint | None,
     reports: LoadReports,
-    leadership: Leadership,
 ) -> CanaryDesk:
     """Canaries that are kept where the document's history is: in files of this machine, or in Consul."""
     if document.is_shared and consul is not None:
@@ -60,7 +59,6 @@ def open_canaries(
         LayeredDocument(document.rollout, document.sources),
         store,
         reports,
-        # Alone, it leads whether Consul answers or not.
-        is_leader=lambda: leadership.is_leader or not document.is_shared,
+        is_leader=lambda: document.leads,
     )
     return CanaryDesk(book, controller, store)

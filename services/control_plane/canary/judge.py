@@ -45,7 +45,7 @@ def judge(plan: Plan, *, elapsed: float, candidate: Load, stable: Load, stable_p
         reason = f"{candidate.requests} of {plan.min_requests} requests to {plan.candidate}"
         return Judgement(Verdict.WAIT, reason)
     if elapsed < plan.interval:
-        return Judgement(Verdict.WAIT, f"{plan.interval - elapsed:.0f} s of {plan.interval:g} s")
+        return Judgement(Verdict.WAIT, f"{math.ceil(plan.interval - elapsed)} s more")
     return Judgement(Verdict.PASS, "")
 
 

@@ -454,3 +454,33 @@ async def test_open_channel_without_a_sidecar_says_so(monkeypatch):
     with pytest.raises(InvalidInput):
         async with open_channel("Not A Name", outbound="unix:/tmp/x"):
             pass
+
+
+async def test_an_old_connection_makes_room_for_a_new_one_and_its_calls_go_on():
+    """So that a client comes with the certificate that it has by then."""
+    peers = []
+
+    async def say(request, context):
+        peers.append(context.peer())
+        return request
+
+    async def stay(requests, context):
+        async for request in requests:
+            await context.write(request)
+
+    handlers = {
+        "Say": grpc.unary_unary_rpc_method_handler(say),
+        "Stay": grpc.stream_stream_rpc_method_handler(stay),
+    }
+    handler = grpc.method_handlers_generic_handler("age.v1.Age", handlers)
+    settings = ServerSettings("age", "127.0.0.1:0", max_connection_age=0.2, drain_grace=0.1)
+    async with asyncio.timeout(20), open_server(settings, [], generic_handlers=[handler]) as server:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stream = channel.stream_stream("/age.v1.Age/Stay")()
+            await stream.write(b"a")
+            assert await stream.read() == b"a"
+            while len(set(peers)) < 2:
+                assert await channel.unary_unary("/age.v1.Age/Say")(b"b", wait_for_ready=True) == b"b"
+            await stream.write(b"c")
+            assert await stream.read() == b"c"
+            stream.cancel()

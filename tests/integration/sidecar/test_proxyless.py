@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from mesh.errors import InvalidInput
+
 CALLER = (sys.executable, str(Path(__file__).parent / "servers" / "proxyless_caller.py"))
 
 
@@ -101,3 +103,27 @@ async def test_nothing_is_left_of_a_client_that_has_left(
     assert not run.exists()
     assert processes_of(run) == []
     assert control_plane.registry.events == []
+
+
+async def test_a_client_with_an_envoy_calls_by_it_and_is_not_registered(
+    control_plane: Any, open_echo: Any, answers: Answers, eventually: Any
+) -> None:
+    control_plane.declare("caller", "echo")
+    command = ("sh", "-c", 'echo "$MESH_OUTBOUND $MESH_LISTEN $GRPC_XDS_BOOTSTRAP" > "$ANSWERS"; exec sleep 1000')
+    env = {"ANSWERS": str(answers.path)}
+    client = control_plane.open("caller", command=command, env=env, is_client=True)
+    async with control_plane.open("echo", deregister_wait=0.05), client as caller:
+        await control_plane.wait_healthy("echo")
+        await eventually(answers.lines)
+        assert answers.lines() == [f"{caller.outbound}  "]
+        async with open_echo(caller.outbound, "echo.mesh") as echo:
+            assert await echo.say(b"0", timeout=10)
+        assert "register caller" not in " ".join(control_plane.registry.events)
+
+
+@pytest.mark.parametrize("changes", [{"is_client": True}, {"is_proxyless": True}])
+async def test_a_client_needs_a_program(control_plane: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        async with control_plane.open("caller", command=None, **changes):
+            pass
+    assert caught.value.field == "command"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from mesh.model import Declaration, Instance, SpiffeId
 from mesh.rpc import ServerSettings, open_server, open_target
 from mesh.state import MeshState, StateStore
-from mesh.xds import AdsServer, names
+from mesh.xds import AdsServer, limits, names
 from mesh.xds.descriptors import envoy_message
 
 DELTA = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -91,8 +92,8 @@ class Client:
 @pytest.fixture
 def serving():
     @contextlib.asynccontextmanager
-    async def serving(store, *, ready=None, count=1):
-        ads = AdsServer(store, identity_of=identity_in_metadata, ready=ready)
+    async def serving(store, **more):
+        ads = AdsServer(store, identity_of=identity_in_metadata, **more)
         settings = ServerSettings("control-plane", "127.0.0.1:0", max_concurrent=1000)
         async with open_server(settings, [], generic_handlers=[ads.handler]) as server, asyncio.timeout(30):
             running = asyncio.create_task(ads.run())
@@ -247,3 +248,120 @@ async def test_a_state_of_the_world_client_is_answered_name_by_name(serving):
         store.set_services({"echo": (instance("echo"), instance("echo", 2))})
         assert (await call.read()).type_url == KINDS["endpoint"]
         call.cancel()
+
+
+def ports_of(resource):
+    message = envoy_message("envoy.config.endpoint.v3.ClusterLoadAssignment").FromString(resource.resource.value)
+    return [it.endpoint.address.socket_address.port_value for place in message.endpoints for it in place.lb_endpoints]
+
+
+async def test_who_stops_to_read_costs_nothing_and_gets_only_the_newest_when_it_reads_again(serving):
+    """What a client does not take is neither kept for it nor made: there is one response, of the newest state."""
+    services = [f"s{number}" for number in range(80)]
+    store = StateStore(state_of(services, {"slow": tuple(services), "quick": ("s0",)}))
+    async with serving(store) as (_, channel):
+        slow, quick = Client(channel, "slow"), Client(channel, "quick")
+        await slow.settle(services)
+        await quick.settle(["s0"])
+        for number in range(2, 50):
+            changed = {name: (instance(name, number),) for name in services}
+            store.set_services(changed)
+            assert await quick.read() == ("endpoint", ["s0"])
+        seen = []
+        while 20_049 not in seen:
+            response = await slow._call.read()
+            seen.append(ports_of(next(it for it in response.resources if it.name == "s0"))[0])
+            await slow.ask("endpoint", nonce=response.nonce)
+        assert len(seen) <= 2, f"{len(seen)} of 48 changes were kept for it"
+
+
+async def test_a_single_change_goes_at_once_and_a_burst_is_gathered(serving):
+    store = StateStore(state_of(["echo"], {"caller": ("echo",)}))
+    async with serving(store) as (_, channel):
+        client = Client(channel, "caller")
+        await client.settle(["echo"])
+        store.set_services({"echo": (instance("echo", 2),)})
+        assert await client.read() == ("endpoint", ["echo"])
+        before = client.messages
+        for number in range(3, 203):
+            store.set_services({"echo": (instance("echo", number),)})
+            await asyncio.sleep(0)
+        version = store.current.version
+        while (await client._call.read()).system_version_info != version:
+            client.messages += 1
+        assert client.messages - before < 20
+
+
+async def test_a_round_of_many_proxies_lets_others_have_their_turn(serving):
+    """While a change spreads to many, the event loop is free again and again."""
+    store = StateStore(state_of(["echo"], {"caller": ("echo",)}))
+    async with serving(store) as (ads, channel):
+        clients = [Client(channel, "caller", node=f"caller/caller-{number}") for number in range(60)]
+        for client in clients:
+            await client.settle(["echo"])
+        turns = 0
+
+        async def count():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        store.set_services({"echo": (instance("echo", 2),)})
+        first = turns
+        assert await clients[-1].read() == ("endpoint", ["echo"])
+        assert turns > first + 2
+        counting.cancel()
+        assert len(ads.proxies()) == len(clients)
+
+
+async def test_a_stream_ends_before_its_certificate_does_and_without_an_error(serving):
+    soon = datetime.now(UTC) + timedelta(seconds=0.4)
+    store = StateStore(state_of(["echo"], {"caller": ("echo",)}))
+    async with serving(store, expiry_of=lambda context: soon) as (ads, channel):
+        client = Client(channel, "caller")
+        await client.settle(["echo"])
+        assert await client._call.read() is grpc.aio.EOF
+        assert await client._call.code() is grpc.StatusCode.OK
+        assert datetime.now(UTC) < soon + timedelta(seconds=5)
+        assert ads.proxies() == ()
+
+
+async def test_no_stream_begins_with_a_certificate_that_has_expired(serving):
+    store = StateStore(state_of(["echo"], {"caller": ("echo",)}))
+    async with serving(store, expiry_of=lambda context: datetime.now(UTC)) as (_, channel):
+        client = Client(channel, "caller")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.ask("cluster")
+            await client.read()
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "has expired" in caught.value.details()
+
+
+async def test_an_identity_has_so_many_streams_and_others_are_not_hurt(serving, monkeypatch):
+    monkeypatch.setattr(limits, "MOST_STREAMS", 2)
+    store = StateStore(state_of(["echo"], {"greedy": ("echo",), "modest": ("echo",)}))
+    async with serving(store) as (ads, channel):
+        first, second = (Client(channel, "greedy", node=f"greedy/{number}") for number in range(2))
+        await first.settle(["echo"])
+        await second.settle(["echo"])
+        third = Client(channel, "greedy", node="greedy/3")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await third.ask("cluster")
+            await third.read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "2 streams already" in caught.value.details()
+        await Client(channel, "modest").settle(["echo"])
+        first.cancel()
+        while len(ads.proxies()) > 2:
+            await asyncio.sleep(0.01)
+        await Client(channel, "greedy", node="greedy/4").settle(["echo"])
+
+
+async def test_many_that_connect_at_once_all_get_what_they_need(serving):
+    store = StateStore(state_of(["echo"], {"caller": ("echo",)}))
+    async with serving(store) as (ads, channel):
+        clients = [Client(channel, "caller", node=f"caller/caller-{number}") for number in range(80)]
+        await asyncio.gather(*(client.settle(["echo"]) for client in clients))
+        assert len(ads.proxies()) == 80

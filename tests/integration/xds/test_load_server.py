@@ -22,8 +22,14 @@ def reports():
 
 
 @pytest.fixture
-async def address(authority, reports):
-    loads = LoadReportServer(StateStore(MeshState("mesh.test")), reports)
+def lead():
+    """Whether the control plane leads, to be changed."""
+    return [True]
+
+
+@pytest.fixture
+async def address(authority, reports, lead):
+    loads = LoadReportServer(StateStore(MeshState("mesh.test")), reports, leads=lambda: lead[0])
     async with (
         asyncio.timeout(40),
         open_server_credentials(authority.ca, require_client_certificate=True) as tls,
@@ -147,3 +153,14 @@ async def test_numbers_that_are_made_up_are_bounded(connect, reports, eventually
             await call.write(request(echo=(2**63, 0)))
             await eventually(lambda: reports.load_of("echo", 0).ok)
             assert reports.load_of("echo", 0).ok <= 10_000_000
+
+
+async def test_only_the_leader_takes_reports(connect, reports, lead):
+    with reports.judge(clusters=["echo"]):
+        async with connect() as call, connect("other") as late:
+            await call.write(request("caller/1"))
+            await call.read()
+            lead[0] = False
+            reports.wake()
+            assert await refusal(call) is grpc.StatusCode.UNAVAILABLE
+            assert await refusal(late, request("other/1")) is grpc.StatusCode.UNAVAILABLE

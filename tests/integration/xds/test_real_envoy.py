@@ -18,7 +18,7 @@ from mesh.rpc import ServerSettings, open_server, open_target
 from mesh.runtime import open_background
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
-from mesh.xds import AdsServer, names, reconcile
+from mesh.xds import AdsServer, names, outline
 from mesh.xds.descriptors import envoy_binary, envoy_message, envoy_pool
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.resources import build_resource
@@ -336,14 +336,14 @@ async def test_a_changed_cluster_is_in_use_at_once_on_the_same_stream_and_after_
 ):
     """Without its endpoints Envoy keeps the old cluster until its initial_fetch_timeout of 15 s is over."""
     spec = specs["sidecar"]
-    build = reconcile.build_upstream_cluster
+    build = outline.build_upstream_cluster
 
     def change_clusters(timeout):
         def changed(*args):
             resource = build(*args)
             return build_resource(names.CLUSTER, resource.name, to_dict(resource) | {"connect_timeout": timeout})
 
-        monkeypatch.setattr(reconcile, "build_upstream_cluster", changed)
+        monkeypatch.setattr(outline, "build_upstream_cluster", changed)
 
     async def is_in_use():
         wanted = Reconciler().sidecar_snapshot(store.current, spec).of(names.CLUSTER)
@@ -355,6 +355,8 @@ async def test_a_changed_cluster_is_in_use_at_once_on_the_same_stream_and_after_
         async with open_envoy(spec, control) as envoy:
             await eventually_true(is_in_use)
             change_clusters("2s")
+            caller = store.current.declarations["caller"]
+            store.set_declarations({**store.current.declarations, "caller": replace(caller, kind="service")})
             store.set_services({"echo": (instance("echo", 1),)})
             await eventually_true(is_in_use)
             assert await envoy.endpoints("echo") == [1]

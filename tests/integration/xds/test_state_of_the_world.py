@@ -14,7 +14,7 @@ from mesh.identity import write_svid_files
 from mesh.model import Declaration, Instance
 from mesh.rpc import ServerSettings, open_server, open_target
 from mesh.state import MeshState, StateStore
-from mesh.xds import names, reconcile
+from mesh.xds import names, outline
 from mesh.xds.descriptors import envoy_message
 from mesh.xds.resources import build_resource
 
@@ -204,8 +204,8 @@ async def test_grpcs_own_client_goes_on_with_the_last_good_cluster_after_it_has_
 
         async with open_caller(bootstrap) as call:
             assert await call("xds:///echo") == "first"
-            monkeypatch.setattr(reconcile, "build_client_cluster", with_unknown_policy)
-            store.set_declarations({**store.current.declarations, "new": Declaration("new", "service")})
+            monkeypatch.setattr(outline, "build_client_cluster", with_unknown_policy)
+            store.set_declarations({"caller": Declaration("caller", "agent", ("echo",))})
             await eventually(lambda: held_back() == [("echo",)])
             assert await call("xds:///echo") == "first"
             store.set_services({"echo": (instance("echo", second),)})

@@ -155,3 +155,22 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "mesh.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInput, match="UTF-8"):
         load_mesh_file(tmp_path / "mesh.yaml")
+
+
+def test_version_and_metadata_are_read(load):
+    text = (
+        "services: {a: {kind: agent, command: [x], version: '2', metadata: {zone: a}}, b: {kind: agent, command: [x]}}"
+    )
+    services = load(text).services
+    assert (services["a"].version, dict(services["a"].metadata)) == ("2", {"zone": "a"})
+    assert (services["b"].version, dict(services["b"].metadata)) == ("", {})
+
+
+def test_a_version_that_looks_like_a_number_must_be_quoted(fault):
+    err = fault("services: {a: {kind: agent, command: [x], version: 2}}")
+    assert err.field == "services.a.version"
+
+
+def test_a_key_of_metadata_must_fit_every_registry(fault):
+    err = fault("services: {a: {kind: agent, command: [x], metadata: {'a b': c}}}")
+    assert err.field == 'services.a.metadata["a b"]'

@@ -77,6 +77,7 @@ class Envoy:
             self.say()
 
     def take(self, response, snapshot):
+        response = envoy_message("envoy.service.discovery.v3.DeltaDiscoveryResponse").FromString(response.to_bytes())
         url = response.type_url
         for resource in response.resources:
             known = self.has[url].get(resource.name)

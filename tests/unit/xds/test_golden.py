@@ -16,6 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from mesh.errors import Internal, PermissionDenied
 from mesh.model import Address, Declaration
 from mesh.xds import names
+from mesh.xds.constraints import check_resource
 from mesh.xds.descriptors import envoy_message, envoy_pool
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.snapshot import build_snapshot
@@ -56,6 +57,13 @@ def test_a_document_with_every_feature_makes_what_the_golden_file_says(kind, eve
     if os.environ.get("MESH_UPDATE_GOLDEN"):
         path.write_text(found)
     assert found == path.read_text(), "If this is wanted: MESH_UPDATE_GOLDEN=1 pytest tests/unit/xds/test_golden.py"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_a_document_with_every_feature_breaks_a_rule_of_envoys(kind, every_feature, specs):
+    snapshot = snapshot_of(kind, every_feature, specs)
+    resources = [resource for url in names.SHORT_NAMES for resource in snapshot.of(url).values()]
+    assert {it.name: check_resource(it) for it in resources if check_resource(it)} == {}
 
 
 @pytest.mark.parametrize("kind", KINDS)

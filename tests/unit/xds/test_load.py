@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.xds.load import Ledger, Load, Report, Series, add_loads, round_latency
@@ -29,6 +29,7 @@ def test_an_unanswered_request_took_longer_than_any_bound():
     assert load.slower_than(1e9) == 1
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10**9))
 def test_a_latency_is_rounded_by_five_percent_at_most(milliseconds):
     assert abs(round_latency(milliseconds) - milliseconds) <= 0.05 * milliseconds
@@ -90,6 +91,7 @@ reports = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(reports, max_size=20))
 def test_no_report_makes_a_ledger_count_below_zero_or_beyond_what_was_issued(given_reports):
     ledger = Ledger()

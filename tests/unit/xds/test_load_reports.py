@@ -97,9 +97,25 @@ def test_envoy_counts_from_the_order_on(reports, clock):
     clock.time += 500
     with reports.judge(clusters=["echo"]):
         since = reports.now()
-        reports.note_ordered(source)
+        reports.note_ordered(source, reports.order_for("a/1"))
         take(reports, source, clock, echo=(3, 0))
         assert reports.load_of("echo", since).ok == 3
+
+
+def test_what_was_counted_before_nobody_judged_is_not_held_against_a_step(clock):
+    reports = LoadReports(timed_clusters=lambda: ("v2.echo",), clock=clock)
+    source = reports.connect("a/1", lambda: None)
+    reports.note_ordered(source, reports.order_for("a/1"))
+    clock.time += 100
+    with reports.judge(clusters=["v2.echo", "v1.echo"]):
+        since = reports.now()
+        reports.note_ordered(source, reports.order_for("a/1"))
+        # Envoy was to report v2 before, so its first report goes back to then.
+        take(reports, source, clock, **{"v2.echo": (0, 50), "v1.echo": (7, 0)})
+        assert reports.load_of("v2.echo", since).requests == 0
+        assert reports.load_of("v1.echo", since).ok == 7
+        take(reports, source, clock, **{"v2.echo": (5, 0)})
+        assert reports.load_of("v2.echo", since).ok == 5
 
 
 def test_nothing_is_kept_when_the_judgement_is_over(reports, clock):

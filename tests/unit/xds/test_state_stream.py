@@ -57,6 +57,7 @@ class Client:
         self.stream.receive(request(url, wanted))
 
     def take(self, response):
+        response = envoy_message("envoy.service.discovery.v3.DiscoveryResponse").FromString(response.to_bytes())
         url = response.type_url
         got = dict(packed.value.decode().split(":") for packed in response.resources)
         bad = [name for name, version in got.items() if (url, name, version) in self.bad]

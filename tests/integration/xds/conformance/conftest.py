@@ -16,7 +16,7 @@ import pytest
 from mesh.model import Declaration, Instance, SpiffeId
 from mesh.rpc import ServerSettings, open_server, open_target
 from mesh.state import MeshState, StateStore
-from mesh.xds import AdsServer, names, reconcile
+from mesh.xds import AdsServer, names, outline, server
 from mesh.xds.descriptors import envoy_message
 
 TRUST_DOMAIN = "mesh.test"
@@ -110,13 +110,14 @@ class World:
         return found if asked is None else {name: found[name] for name in asked if name in found}
 
     def _publish(self):
-        # Something that no resource holds changes for each name: the state is another one.
+        # Something that no resource holds changes for each name and for the caller: all that it has is built anew.
         self._changes += 1
+        kind = ("service", "agent")[self._changes % 2]
         services = {
             name: (Instance(name, f"{name}-1", "127.0.0.1", _FIRST_PORT + of_type[EDS], version=f"{self._changes}"),)
             for name, of_type in self._revisions.items()
         }
-        self.store.set_declarations({CALLER: Declaration(CALLER, "service", tuple(sorted(services)))})
+        self.store.set_declarations({CALLER: Declaration(CALLER, kind, tuple(sorted(services)))})
         self.store.set_services(services)
 
     def revised(self, build):
@@ -140,7 +141,10 @@ def _made_world():
     made = World()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("build_api_listener", "build_client_routes", "build_client_cluster"):
-            patch.setattr(reconcile, name, made.revised(getattr(reconcile, name)))
+            patch.setattr(outline, name, made.revised(getattr(outline, name)))
+        # A scenario knows by a further exchange that nothing more comes; changes in quick succession must not wait.
+        patch.setattr(server, "SHORTEST_GAP", 0.0)
+        patch.setattr(server, "LONGEST_GAP", 0.0)
         yield made
 
 
