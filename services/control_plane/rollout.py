@@ -256,9 +256,9 @@ class Rollout:
             self._head.newest,
         ):
             return
-        known = {found.number: found for found in self.trials.candidates}
-        if self.trials.staged is not None:
-            known[self.trials.staged.number] = self.trials.staged
+        held = [*self.trials.candidates, *([self.trials.staged] if self.trials.staged is not None else [])]
+        # Numbers that go backwards are those of another history: Consul has lost its data.
+        known = {found.number: found for found in held if head.newest >= self._head.newest}
         base = min(head.good, head.active) or head.active
         candidates = []
         for number in range(base, head.active + 1):

@@ -88,7 +88,7 @@ def apply(
         async with open_config(settings) as config:
             return await config.ApplyDocument(request, timeout=_LONGEST_ANSWER)
 
-    finish(asyncio.run(send()), output)
+    finish(asyncio.run(send()), output, newest=plan.revision)
 
 
 @click.command()

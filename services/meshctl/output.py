@@ -28,7 +28,8 @@ _WIDTH = 200
 def console() -> Console:
     """A console on standard output; on a terminal with colours and its width, elsewhere wide enough for scripts."""
     is_terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=True, width=None if is_terminal else _WIDTH)
+    # What others say may look like markup: [a-z] is no style.
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if is_terminal else _WIDTH)
 
 
 def print_json(value: object) -> None:

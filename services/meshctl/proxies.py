@@ -21,7 +21,7 @@ from services.meshctl.revisions import open_config
     "--config",
     "kind",
     metavar="TYPE",
-    help="Print what NODE should have of a type (listener, route, cluster, endpoint, or all), as Envoy's JSON.",
+    help="Print what NODE should have as Envoy's JSON: listener, route, cluster, endpoint, extension, or all.",
 )
 @output_option
 @click.pass_obj

@@ -83,8 +83,11 @@ def print_revisions(revisions: Iterable[config_pb2.Revision]) -> None:
     print_table(("revision", "status", "age", "author", "message or cause"), rows, empty="The history is empty.")
 
 
-def finish(answer: Answer, output: str, *, asked_for_undo: bool = False) -> None:
-    """Tell what became of a change; exits with status 1 when it was undone, unless that was asked for."""
+def finish(answer: Answer, output: str, *, newest: int = 0, asked_for_undo: bool = False) -> None:
+    """Tell what became of a change; exits with status 1 when it was undone, unless that was asked for.
+
+    `newest` is the newest revision before it, if known: one that is not newer says that there was nothing to change.
+    """
     revision = answer.revision
     is_undone = revision.status == config_pb2.REVISION_STATUS_ROLLED_BACK
     if output == "json":
@@ -99,6 +102,8 @@ def finish(answer: Answer, output: str, *, asked_for_undo: bool = False) -> None
         click.echo(f"Revision {revision.number} is undone.")
     elif is_undone:
         _print_undone(revision)
+    elif revision.number <= newest:
+        click.echo(f"Nothing has changed: revision {revision.number} says the same.")
     else:
         click.echo(_progress_text(answer))
     if is_undone and not asked_for_undo:

@@ -1,4 +1,7 @@
 import asyncio
+import itertools
+import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -6,14 +9,46 @@ import pytest
 import pytest_asyncio
 
 from mesh.config.history import Draft, FileKeys, KeyStore, Layer, RevisionStore
+from mesh.discovery import ConsulAgentSettings, ConsulEndpoint, find_consul, open_consul_agent
+from mesh.model import Address
+from services.control_plane.config_keys import ConsulKeys
 
 Open = Callable[[], KeyStore]
 
 
-@pytest_asyncio.fixture(params=["files"])
-async def open_keys(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
+ROOT = Path(__file__).resolve().parents[3]
+_prefixes = itertools.count(1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def consul() -> AsyncIterator[ConsulEndpoint]:
+    with tempfile.TemporaryDirectory(prefix="am-", dir="/tmp") as folder:
+        settings = ConsulAgentSettings(
+            binary=find_consul(ROOT / ".tools", progress=print),
+            data_dir=Path(folder) / "consul",
+            http=Address("127.0.0.1", _free_port()),
+            rpc_port=_free_port(),
+            serf_port=_free_port(),
+        )
+        async with open_consul_agent(settings) as agent:
+            yield ConsulEndpoint(agent.address)
+
+
+@pytest.fixture(params=["files", "consul"])
+def open_keys(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the same place again and again, as several processes would."""
-    yield lambda: FileKeys(tmp_path / "config")
+    if request.param == "files":
+        return lambda: FileKeys(tmp_path / "config")
+    endpoint = request.getfixturevalue("consul")
+    prefix = f"agentmesh/test-{next(_prefixes)}/"
+    return lambda: ConsulKeys(endpoint, prefix=prefix)
 
 
 @pytest.fixture

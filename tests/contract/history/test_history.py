@@ -185,3 +185,23 @@ async def test_garbage_is_named(history: RevisionStore, keys, draft) -> None:
     await keys.put("active", b"[]")
     with pytest.raises(FailedPrecondition, match="active"):
         await history.head()
+
+
+async def test_many_revisions_at_a_time_are_told_in_order(history: RevisionStore, draft) -> None:
+    for number in range(6):
+        await history.append(draft(str(number)), newest=number)
+    pages, before = [], 0
+    while page := await history.list(before=before, count=2):
+        pages.append([revision.number for revision in page])
+        before = page[-1].number
+    assert pages == [[6, 5], [4, 3], [2, 1]]
+
+
+async def test_a_head_that_another_changed_meanwhile_is_not_overwritten(
+    history: RevisionStore, open_keys, draft
+) -> None:
+    await history.append(draft("1"), newest=0)
+    await history.append(draft("2"), newest=1)
+    await asyncio.gather(*(RevisionStore(open_keys()).confirm(2) for _ in range(3)), history.undo(2, to=1, cause="bad"))
+    head = await history.head()
+    assert (head.newest, head.active) == (2, 1)

@@ -160,7 +160,7 @@ class ResourceChange(_message.Message):
     node_id: _builtins.str
     """The proxy's node id."""
     type: _builtins.str
-    """"listener", "route", "cluster" or "endpoint"."""
+    """"listener", "route", "cluster", "endpoint" or "extension"."""
     name: _builtins.str
     """The resource's name."""
     before: _builtins.str
@@ -198,7 +198,7 @@ class Refusal(_message.Message):
     node_id: _builtins.str
     """The proxy's node id."""
     type: _builtins.str
-    """"listener", "route", "cluster" or "endpoint"."""
+    """"listener", "route", "cluster", "endpoint" or "extension"."""
     message: _builtins.str
     """The proxy's words."""
     @_builtins.property
@@ -369,7 +369,7 @@ class ProxyResource(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"listener", "route", "cluster" or "endpoint"."""
+    """"listener", "route", "cluster", "endpoint" or "extension"."""
     name: _builtins.str
     """The resource's name."""
     version: _builtins.str

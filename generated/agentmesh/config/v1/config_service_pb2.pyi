@@ -466,7 +466,7 @@ class ListProxyResourcesRequest(_message.Message):
     node_id: _builtins.str
     """The proxy's node id."""
     type: _builtins.str
-    """"listener", "route", "cluster" or "endpoint"; empty for all."""
+    """"listener", "route", "cluster", "endpoint" or "extension"; empty for all."""
     def __init__(
         self,
         *,

@@ -5,12 +5,14 @@ import contextlib
 import json
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
+from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from mesh.config import MeshSettings
 from mesh.identity import CertificateAuthority, Svid, open_server_credentials, write_svid_files
 from mesh.identity.svid import create_key
@@ -24,6 +26,7 @@ from mesh.xds import AdsServer
 from mesh.xds.descriptors import envoy_binary
 from services.control_plane.config_access import access_by_socket
 from services.control_plane.config_service import ConfigParts, ConfigServicer
+from services.control_plane.control_service import ControlServicer
 from services.control_plane.live_document import LiveDocument
 
 TRUST_DOMAIN = "mesh.test"
@@ -110,7 +113,26 @@ class Plane:
             config_service_pb2.DESCRIPTOR.services_by_name["ConfigService"],
             lambda grpc_server: config_service_pb2_grpc.add_ConfigServiceServicer_to_server(servicer, grpc_server),
         )
-        await stack.enter_async_context(open_server(ServerSettings("admin", f"unix:{socket}"), [service]))
+        control = ControlServicer(
+            self.settings,
+            authority=None,
+            tokens=None,
+            declarations=None,
+            store=self.store,
+            registry=None,
+            follower=None,
+            ads=self.ads,
+            started=datetime.now(UTC),
+            draining=server.draining,
+            replicas=None,
+        )
+        control_service = Service(
+            control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
+            lambda grpc_server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server),
+        )
+        await stack.enter_async_context(
+            open_server(ServerSettings("admin", f"unix:{socket}"), [service, control_service])
+        )
         channel = await stack.enter_async_context(open_target(f"unix:{socket}", authority="control-plane.mesh"))
         self.config = config_service_pb2_grpc.ConfigServiceStub(channel)
 
