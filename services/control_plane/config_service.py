@@ -121,7 +121,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
         )
         expected = request.expected_revision if request.HasField("expected_revision") else None
         wait = _wait_of(request.wait if request.HasField("wait") else None)
-        outcome = await self._rollout.apply(draft, expected=expected, wait=wait)
+        outcome = await self._rollout.apply(draft, expected=expected, wait=wait, only=OPERATOR)
         self._sources.note_applied(request.document)
         return config_service_pb2.ApplyDocumentResponse(
             revision=await self._to_proto(outcome), proxies_acked=outcome.acked, proxies_waiting=outcome.waiting

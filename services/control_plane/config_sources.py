@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mesh.config.history import OPERATOR, Draft, Layer, RevisionStore, Status, text_hash
+from mesh.config.history import OPERATOR, Draft, Layer, RevisionStore, text_hash
 from mesh.errors import FailedPrecondition, InvalidInput, MeshError
 from mesh.telemetry import get_logger
-from services.control_plane.rollout import Outcome, Rollout
+from services.control_plane.rollout import Rollout
 
 DEFAULTS = "defaults"
 
 _LOOK_SECONDS = 0.25
+_WAIT_SECONDS = 5.0
+_LOOK_BACK = 50
 _LARGEST = 1 << 20
 
 _log = get_logger(__name__)
@@ -87,6 +89,7 @@ class ConfigSources:
                 continue
             for name, layer in await self._news():
                 await self._take(rollout, name, layer)
+            await self._tell_unused(rollout)
 
     async def _news(self) -> list[tuple[str, Layer]]:
         found: list[tuple[str, Layer]] = []
@@ -114,7 +117,7 @@ class ConfigSources:
 
     async def _operator_news(self) -> Layer | None:
         text = await self._history.read_operator_layer()
-        digest = text_hash(text)
+        digest = self._last_look[OPERATOR] = text_hash(text)
         if digest == self._seen.get(OPERATOR):
             return None
         head = await self._history.head()
@@ -144,7 +147,7 @@ class ConfigSources:
             seen=self.seen_with(layers, name),
         )
         try:
-            outcome = await rollout.apply(draft, expected=None, wait=5.0)
+            outcome = await rollout.apply(draft, expected=None, wait=_WAIT_SECONDS, only=name)
         except FailedPrecondition as err:
             if err.reason in ("REVISION_STAGED", "STALE_REVISION"):
                 # Its turn comes.
@@ -156,15 +159,31 @@ class ConfigSources:
             _log.error("layer_not_taken", layer=name, source=layer.source, reason=err.reason, error=str(err))
             return
         else:
-            self._note(name, layer, outcome)
-        self._seen[name] = text_hash(layer.text)
-
-    def _note(self, name: str, layer: Layer, outcome: Outcome) -> None:
-        if outcome.status is Status.ROLLED_BACK:
-            self._refuse(name, layer.source, FailedPrecondition(outcome.revision.cause, reason="CHANGE_UNDONE"))
-        else:
             self.refused.pop(name, None)
             _log.info("layer_taken", layer=name, source=layer.source, revision=outcome.revision.number)
+        self._seen[name] = text_hash(layer.text)
+
+    async def _tell_unused(self, rollout: Rollout) -> None:
+        """Tell of what stands in a place, has been seen, and is not in force: it was undone, sooner or later."""
+        held = rollout.trials.staged or rollout.trials.current
+        in_force = {layer.name: text_hash(layer.text) for layer in held.revision.draft.layers}
+        places = {name: str(path) for name, path in self._files.items()} | {OPERATOR: self._operator_source}
+        for name, place in places.items():
+            digest = self._last_look.get(name)
+            if digest is None or digest != self._seen.get(name):
+                continue
+            if digest == in_force.get(name):
+                self.refused.pop(name, None)
+            elif name not in self.refused:
+                self._refuse(name, place, await self._why_unused(name, digest))
+
+    async def _why_unused(self, name: str, digest: str) -> MeshError:
+        for revision in await self._history.list(count=_LOOK_BACK):
+            if any(layer.name == name and text_hash(layer.text) == digest for layer in revision.draft.layers):
+                if revision.cause:
+                    return FailedPrecondition(revision.cause, reason="CHANGE_UNDONE")
+                break
+        return FailedPrecondition("A revision with other content was restored.", reason="OTHER_CONTENT_RESTORED")
 
     def _refuse(self, name: str, source: str, err: MeshError) -> None:
         known = self.refused.get(name)

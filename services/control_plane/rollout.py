@@ -154,15 +154,17 @@ class Rollout:
             raise DocumentInvalid(faults)
         return check
 
-    async def apply(self, draft: Draft, *, expected: int | None, wait: float) -> Outcome:
+    async def apply(self, draft: Draft, *, expected: int | None, wait: float, only: str = "") -> Outcome:
         """Check a change and publish it; wait up to `wait` seconds until the proxies have it or it is undone.
 
+        With `only` it is a change of this layer; the others are those in force at the moment of the change, whatever
+        the draft says: two that change different layers at a time do not undo each other.
         Raises InvalidInput when it is not valid and FailedPrecondition when `expected` is not the newest revision;
         nothing changes then. A change without any difference makes no revision.
         """
         action = "rollback" if draft.restores else "apply"
         try:
-            revision, check, is_new = await self._commit(draft, expected)
+            revision, check, is_new = await self._commit(draft, expected, only)
         except MeshError as err:
             await self._audit.note(action, who=draft.author, revision=0, decision="refused", reason=str(err))
             raise
@@ -176,7 +178,7 @@ class Rollout:
         concerned = {node: both for node, both in check.snapshots.items() if not is_staged or node in self.trials.first}
         return await self._wait(revision, concerned, wait)
 
-    async def _commit(self, draft: Draft, expected: int | None) -> tuple[Revision, Check, bool]:
+    async def _commit(self, draft: Draft, expected: int | None, only: str) -> tuple[Revision, Check, bool]:
         """Check and publish; the third value tells whether there is anything new."""
         async with self._one_change:
             head = await self.history.head()
@@ -184,8 +186,10 @@ class Rollout:
                 raise stale(expected, head)
             if head.staged:
                 raise stale(head.newest, head)
-            check = await self._check(draft.layers, revision=head.newest + 1, is_restored=bool(draft.restores))
             current = self.trials.current
+            if only:
+                draft = replace(draft, layers=_with_layer(current.revision.draft.layers, draft.layers, only))
+            check = await self._check(draft.layers, revision=head.newest + 1, is_restored=bool(draft.restores))
             if _texts(draft.layers) == _texts(current.revision.draft.layers):
                 return current.revision, check, False
             rollout = check.reading.policy.document.mesh.rollout
@@ -451,6 +455,12 @@ class Rollout:
         await self._audit.note(
             "promote", who="control-plane", revision=staged.number, decision="active", reason=f"{first} did well."
         )
+
+
+def _with_layer(in_force: Sequence[Layer], wanted: Sequence[Layer], name: str) -> tuple[Layer, ...]:
+    """The layers of a draft in their order, of which all but one are as they are in force."""
+    known = {layer.name: layer for layer in in_force}
+    return tuple(layer if layer.name == name else known.get(layer.name, layer) for layer in wanted)
 
 
 def _texts(layers: Sequence[Layer]) -> list[tuple[str, str]]:

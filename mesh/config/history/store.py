@@ -151,10 +151,13 @@ class RevisionStore:
 
         Nothing changes when another has undone it already. An operator's layer that was applied is what it was before.
         """
+        head = await self.head()
+        if first > max(head.active, head.staged):
+            return head
         found = _text(await self._keys.get(_DOCUMENT))
         restored = operator_text(await self.get(to)) if to else ""
-        newest = (await self.head()).newest
-        undone = [await self.get(number) for number in range(first, newest + 1)]
+        # The cause first: who sees that a revision was undone is to see why.
+        undone = await self._note_causes(first, head.newest, cause, refusals)
         is_ours = any(revision.draft.applied and operator_text(revision) == found for revision in undone)
 
         def change(head: Head) -> Head:
@@ -169,27 +172,52 @@ class RevisionStore:
             )
 
         head = await self._change(change)
-        for revision in undone:
-            if not revision.cause:
-                is_first = revision.number == first
-                why = cause if is_first else f"It was made upon revision {first}, which was undone."
-                noted = replace(revision, cause=why, refusals=tuple(refusals) if is_first else ())
-                await self._keys.put(_key(revision.number), noted.to_bytes())
+        await self._note_causes(first, head.newest, cause, refusals)
         if is_ours:
             await self._keys.put(_DOCUMENT, restored.encode())
         return head
+
+    async def _note_causes(
+        self, first: int, newest: int, cause: str, refusals: Sequence[Refusal]
+    ) -> tuple[Revision, ...]:
+        """Write why revisions are undone where it is not written yet; all of them."""
+        found = []
+        for number in range(first, newest + 1):
+            revision = await self.get(number)
+            if not revision.cause:
+                is_first = number == first
+                why = cause if is_first else f"It was made upon revision {first}, which was undone."
+                revision = replace(revision, cause=why, refusals=tuple(refusals) if is_first else ())
+                await self._keys.put(_key(number), revision.to_bytes())
+            found.append(revision)
+        return tuple(found)
 
     async def read_operator_layer(self) -> str:
         """The operator's layer as it stands in its place, "" when there is none; raises InvalidInput if no text."""
         return _text(await self._keys.get(_DOCUMENT))
 
     async def settle(self) -> None:
-        """Finish what a killed process left: the operator's layer that belongs to the head, unless it was edited."""
+        """Finish what a killed process left: an undoing whose cause is written, or the operator's layer of the head."""
         head = await self.head()
-        number = head.staged or head.active
-        if not number:
-            return
-        revision = await self.get(number)
+        if head.newest:
+            await self._finish_undoing(head)
+            await self._finish_document()
+
+    async def _finish_undoing(self, head: Head) -> None:
+        candidates = [head.active, *([head.staged] if head.staged else [])]
+        for number in candidates:
+            revision = await self.get(number)
+            if revision.cause:
+                good = [found for found in range(number - 1, 0, -1) if await self._is_good(found, head)]
+                await self.undo(number, to=good[0] if good else head.good, cause=revision.cause)
+                return
+
+    async def _is_good(self, number: int, head: Head) -> bool:
+        return head.good <= number <= head.active and not (await self.get(number)).cause
+
+    async def _finish_document(self) -> None:
+        head = await self.head()
+        revision = await self.get(head.staged or head.active)
         found = _text(await self._keys.get(_DOCUMENT))
         if revision.draft.applied and text_hash(found) == head.before and text_hash(found) != head.operator:
             await self._keys.put(_DOCUMENT, operator_text(revision).encode())

@@ -21,6 +21,8 @@ class LayeredDocument:
 
     async def set_split(self, service: str, split: Mapping[str, int], *, author: str, message: str) -> int:
         """See Document.set_split."""
+        # The newest one, which may have been undone, before what is in force: another change between shows.
+        newest = (await self._rollout.history.head()).newest
         current = self._rollout.trials.current
         before = next((layer for layer in current.revision.draft.layers if layer.name == OPERATOR), None)
         # Lower layers may have a split, too, and mappings of layers are merged.
@@ -35,7 +37,7 @@ class LayeredDocument:
             document_version="",
             seen=self._sources.seen_with(layers, OPERATOR),
         )
-        outcome = await self._rollout.apply(draft, expected=current.number, wait=_WAIT_SECONDS)
+        outcome = await self._rollout.apply(draft, expected=newest, wait=_WAIT_SECONDS)
         self._sources.note_applied(text)
         if outcome.status is Status.ROLLED_BACK:
             raise FailedPrecondition(

@@ -205,3 +205,18 @@ async def test_a_head_that_another_changed_meanwhile_is_not_overwritten(
     await asyncio.gather(*(RevisionStore(open_keys()).confirm(2) for _ in range(3)), history.undo(2, to=1, cause="bad"))
     head = await history.head()
     assert (head.newest, head.active) == (2, 1)
+
+
+async def test_an_undoing_that_a_killed_process_began_is_finished(history: RevisionStore, keys, draft) -> None:
+    for number in range(3):
+        await history.append(draft(str(number)), newest=number)
+    await history.confirm(2)
+    before = await keys.get("active")
+    await history.undo(3, to=2, cause="bad")
+    # As it was when the cause had been written and the process was killed.
+    await keys.put("active", before.value)
+    await keys.put("document", b"2")
+    await history.settle()
+    head = await history.head()
+    assert (head.newest, head.active) == (3, 2)
+    assert await history.read_operator_layer() == "1"

@@ -294,3 +294,16 @@ async def test_after_a_restart_a_staged_change_is_with_the_same_proxies(tmp_path
     async with Plane(tmp_path, *nodes).running() as plane:
         assert plane.rollout.trials.first == first
         assert plane.timeout() == 1
+
+
+async def test_changes_of_different_layers_at_a_time_do_not_undo_each_other(plane):
+    mine = draft(echo=2)
+    before = plane.rollout.trials.current.revision.draft.layers
+    file = Layer("defaults", "defaults.yaml", "defaults:\n  timeout: 9s\n")
+    theirs = Draft("defaults.yaml", "", (file, before[1]), "", applied=False)
+    await asyncio.gather(
+        plane.rollout.apply(mine, expected=None, wait=0, only="operator"),
+        plane.rollout.apply(theirs, expected=None, wait=0, only="defaults"),
+    )
+    assert plane.timeout() == 2
+    assert plane.timeout("other") == 9
