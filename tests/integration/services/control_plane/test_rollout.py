@@ -207,7 +207,9 @@ async def test_a_staged_change_with_errors_is_undone_with_the_share(plane, event
     answer = await plane.apply(f"{STAGED_HEAD}{GOOD}", wait={"seconds": 8})
 
     async def is_undone():
-        return (await plane.history())[0].status == ROLLED_BACK
+        newest = (await plane.history())[0]
+        # The cause is written down right after.
+        return newest.status == ROLLED_BACK and newest.cause
 
     await eventually(is_undone)
     assert answer.revision.number == 2
