@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
+import grpc
 import pytest
 
 from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
@@ -24,12 +25,21 @@ from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from mesh.xds import AdsServer
 from mesh.xds.descriptors import envoy_binary
-from services.control_plane.config_access import access_by_socket
+from services.control_plane.config_access import access_by_certificate, access_by_socket
 from services.control_plane.config_service import ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
 from services.control_plane.live_document import LiveDocument
 
 TRUST_DOMAIN = "mesh.test"
+ADMIN = SpiffeId(TRUST_DOMAIN, "default", "operations")
+
+
+def config_service(parts, access):
+    servicer = ConfigServicer(parts, access)
+    return Service(
+        config_service_pb2.DESCRIPTOR.services_by_name["ConfigService"],
+        lambda server: config_service_pb2_grpc.add_ConfigServiceServicer_to_server(servicer, server),
+    )
 
 
 class Envoy:
@@ -104,15 +114,14 @@ class Plane:
         for work in (self.ads.run(), self.document.run(self.ads)):
             await stack.enter_async_context(open_background(work))
         settings = ServerSettings("control-plane", "127.0.0.1:0", credentials=tls.credentials, drain_grace=0.2)
-        server = await stack.enter_async_context(open_server(settings, [], generic_handlers=[self.ads.handler]))
+        parts = ConfigParts(rollout, self.document.sources, self.ads, self.store, asyncio.Event())
+        for_admins = config_service(parts, access_by_certificate([ADMIN]))
+        server = await stack.enter_async_context(
+            open_server(settings, [for_admins], generic_handlers=[self.ads.handler])
+        )
         self.control = Address("127.0.0.1", server.port)
         socket = self.settings.admin_socket
-        parts = ConfigParts(rollout, self.document.sources, self.ads, self.store, server.draining)
-        servicer = ConfigServicer(parts, access_by_socket(socket))
-        service = Service(
-            config_service_pb2.DESCRIPTOR.services_by_name["ConfigService"],
-            lambda grpc_server: config_service_pb2_grpc.add_ConfigServiceServicer_to_server(servicer, grpc_server),
-        )
+        service = config_service(parts, access_by_socket(socket))
         control = ControlServicer(
             self.settings,
             authority=None,
@@ -136,13 +145,26 @@ class Plane:
         channel = await stack.enter_async_context(open_target(f"unix:{socket}", authority="control-plane.mesh"))
         self.config = config_service_pb2_grpc.ConfigServiceStub(channel)
 
+    def svid(self, service):
+        key, csr = create_key()
+        signed = self.authority.sign(csr, SpiffeId(TRUST_DOMAIN, "default", service), reason="test")
+        return Svid.from_pem(signed.chain_pem, key, self.authority.bundle_pem)
+
+    @contextlib.asynccontextmanager
+    async def open_config_as(self, service):
+        """ConfigService over mutual TLS with the identity of a service."""
+        svid = self.svid(service)
+        credentials = grpc.ssl_channel_credentials(
+            svid.trust_bundle.encode(), svid.private_key.encode(), svid.certificate_chain.encode()
+        )
+        async with open_target(str(self.control), credentials=credentials, authority="control-plane.mesh") as channel:
+            yield config_service_pb2_grpc.ConfigServiceStub(channel)
+
     async def add_envoy(self, stack, name, service="caller"):
         run = self.directory / name
         run.mkdir(mode=0o700)
         spec = ProxySpec(service, name, f"{run}/out.sock", f"{run}/secrets")
-        key, csr = create_key()
-        signed = self.authority.sign(csr, SpiffeId(TRUST_DOMAIN, "default", service), reason="test")
-        write_svid_files(Path(spec.secrets_dir), Svid.from_pem(signed.chain_pem, key, self.authority.bundle_pem))
+        write_svid_files(Path(spec.secrets_dir), self.svid(service))
         identity = SpiffeId(TRUST_DOMAIN, "default", "control-plane")
         bootstrap = build_bootstrap(spec, ControlPlane((self.control,), identity), admin_socket=f"{run}/admin.sock")
         (run / "bootstrap.json").write_text(json.dumps(bootstrap))

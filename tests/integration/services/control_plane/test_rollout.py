@@ -255,3 +255,22 @@ async def test_a_call_is_explained(plane):
     assert answer.route == "default route"
     assert [target.target for target in answer.targets] == ["echo"]
     assert os.linesep not in answer.verdict
+
+
+async def test_over_the_network_only_a_named_identity_reads_and_changes(plane):
+    request = config_service_pb2.ApplyDocumentRequest(document=GOOD)
+    async with plane.open_config_as("operations") as config:
+        answer = await config.ApplyDocument(request, timeout=20)
+        assert answer.revision.author == "spiffe://mesh.test/ns/default/svc/operations"
+    async with plane.open_config_as("caller") as config:
+        for refused in (
+            config.ApplyDocument(request, timeout=5),
+            config.GetDocument(config_service_pb2.GetDocumentRequest(), timeout=5),
+            config.ListRevisions(config_service_pb2.ListRevisionsRequest(), timeout=5),
+            config.PlanDocument(config_service_pb2.PlanDocumentRequest(document=GOOD), timeout=5),
+            config.ListProxyResources(config_service_pb2.ListProxyResourcesRequest(), timeout=5),
+            config.WatchDocument(config_service_pb2.WatchDocumentRequest()).read(),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await refused
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
