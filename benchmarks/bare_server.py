@@ -74,7 +74,7 @@ async def main(directory: Path, mesh: dict[str, Any]) -> None:
     handler: Any = grpc.stream_stream_rpc_method_handler(fanout.serve)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     async with open_server_credentials(authority, require_client_certificate=True) as tls:
-        port = server.add_secure_port("127.0.0.1:0", tls.credentials)
+        port = server.add_secure_port("127.0.0.1:0", tls.credentials())
         await server.start()
         keep_heap()
         print(json.dumps({"port": port}), flush=True)
