@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from mesh.xds.resources import Resource
 from mesh.xds.snapshot import ByName
 
+_PARTIAL = "Error adding/updating "
+"""How a NACK of Envoy begins that is about clusters or listeners one by one; it has taken the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -31,7 +34,8 @@ class DeltaSubscription:
     `sent` maps names to the versions that the client has, or was sent. `missing` are names that it was told do not
     exist. `forced` are names that must be sent although their version is known: asked for anew, or needed by a cluster
     that is warming. `held` maps names to versions that the client has refused; they are not sent again.
-    `outstanding` is what the response that is not acknowledged yet holds, `before` what the client had of it.
+    `outstanding` is what the response that is not acknowledged yet holds and `gone` what it removes, `before` what the
+    client had of both.
     `is_answered` tells that a response has been sent: who asks for all that there is must hear, too, that there is
     nothing, or Envoy never becomes live.
 
@@ -47,6 +51,7 @@ class DeltaSubscription:
     held: dict[str, str] = field(default_factory=dict)
     nonce: str = ""
     outstanding: dict[str, str] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
     before: dict[str, str] = field(default_factory=dict)
     is_first: bool = True
     is_answered: bool = False
@@ -161,7 +166,8 @@ class DeltaSubscription:
         self.nonce = nonce
         self.is_answered = True
         self.outstanding = {resource.name: resource.version for resource in plan.resources}
-        self.before = {name: self.sent[name] for name in self.outstanding if name in self.sent}
+        self.gone = plan.removed
+        self.before = {name: self.sent[name] for name in (*self.outstanding, *self.gone) if name in self.sent}
         for resource in plan.resources:
             self.sent[resource.name] = resource.version
             self.forced.discard(resource.name)
@@ -188,26 +194,34 @@ class DeltaSubscription:
             if name not in self.sent:
                 self.sent[name] = self.outstanding[name]
                 self.dirty.add(name)
-        self.nonce, self.outstanding, self.before = "", {}, {}
+        self.nonce, self.outstanding, self.gone, self.before = "", {}, (), {}
 
     def refuse(self, nonce: str, message: str) -> tuple[str, ...] | None:
         """Take a NACK: hold back what its message names, or all of the response when it names nothing.
 
-        Envoy applies what is good in a response and names only what is bad. Returns the names that are held back, which
-        are none for a response of removals, and None when the NACK is not about the newest response.
+        Where Envoy takes what is good in a response and names what is bad, it says so in certain words; with any others
+        it may have taken nothing, and what is not held back is to be sent again. Returns the names that are held back,
+        which are none for a response of removals, and None when the NACK is not about the newest response.
         """
         if not nonce or nonce != self.nonce:
             return None
         bad = [name for name in self.outstanding if _names(message, name)] or list(self.outstanding)
-        self.dirty.update(bad)
         for name in filter(self.wants, bad):
             self.held[name] = self.outstanding[name]
-            if name in self.before:
+        is_partial = message.startswith(_PARTIAL) or not bad
+        self._has_not_taken(bad if is_partial else (*self.outstanding, *self.gone))
+        self._has_taken(self.outstanding.keys() - set(bad) if is_partial else ())
+        return tuple(sorted(bad))
+
+    def _has_not_taken(self, names: Iterable[str]) -> None:
+        """The client has of these what it had before the outstanding response."""
+        for name in names:
+            self.dirty.add(name)
+            self.missing.discard(name)
+            if self.wants(name) and name in self.before:
                 self.sent[name] = self.before[name]
             else:
                 self.sent.pop(name, None)
-        self._has_taken(self.outstanding.keys() - set(bad))
-        return tuple(sorted(bad))
 
 
 def _name_of(resource: Resource) -> str:

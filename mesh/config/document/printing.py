@@ -87,5 +87,12 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Only inside double quotes are the line breaks of Unicode escaped; anywhere else they are read as a space.
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 for _pattern, _first in ((r"0o[0-7]+", "0"), (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789")):
     _Dumper.add_implicit_resolver("tag:agentmesh,2026:number", re.compile(f"(?:{_pattern})$"), list(_first))

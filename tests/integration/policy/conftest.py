@@ -130,7 +130,9 @@ class Envoy:
         for dump in json.loads(text)["configs"]:
             for listed, (kind, inner) in lists.items():
                 for config in dump.get(listed, ()):
-                    found.add((kind, config.get(inner, config)["name"], version_of(config)))
+                    # What is there only because it was refused has no name.
+                    if name := config.get(inner, config).get("name"):
+                        found.add((kind, name, version_of(config)))
         return found
 
     async def hosts(self):

@@ -50,6 +50,7 @@ class Envoy:
     def __init__(self):
         self.has = {url: {} for url in names.SHORT_NAMES}
         self.bad = set()
+        self.unreadable = set()
         self.asked = {names.ENDPOINT: set(), names.ROUTE: set()}
         self.warming = set()
         self.led_to = frozenset()
@@ -84,6 +85,11 @@ class Envoy:
             bare = url not in (names.ENDPOINT, names.ROUTE)
             assert known != resource.version or not bare, f"{resource.name} was sent again without a change"
         refused = [r.name for r in response.resources if (url, r.name, r.version) in self.bad]
+        if unreadable := [r.name for r in response.resources if (url, r.name, r.version) in self.unreadable]:
+            # What it cannot decode makes Envoy refuse the whole response, with the words of the first such resource.
+            said = f'name: "{unreadable[0]}": Proto constraint validation failed'
+            self.stream.receive(request(url, nonce=response.nonce, error=said))
+            return
         for resource in response.resources:
             if resource.name not in refused:
                 self.has[url][resource.name] = resource.version
@@ -97,7 +103,8 @@ class Envoy:
             assert not self.led_to & set(response.removed_resources), "clusters went before the routes to them"
         if url == names.ROUTE:
             missing = snapshot.endpoint_clusters - self.has[names.CLUSTER].keys()
-            assert all((names.CLUSTER, n, snapshot.of(names.CLUSTER)[n].version) in self.bad for n in missing), (
+            bad = self.bad | self.unreadable
+            assert all((names.CLUSTER, n, snapshot.of(names.CLUSTER)[n].version) in bad for n in missing), (
                 "routes came before their clusters"
             )
         for name in response.removed_resources:
@@ -142,6 +149,10 @@ class DeltaMachine(RuleBasedStateMachine):
     def refuse(self, name, version):
         self.envoy.bad.add((names.CLUSTER, name, str(version)))
 
+    @rule(name=st.sampled_from(["a", "b"]), version=st.integers(0, 3))
+    def find_unreadable(self, name, version):
+        self.envoy.unreadable.add((names.CLUSTER, name, str(version)))
+
     @rule()
     def reconnect(self):
         self._connect()
@@ -168,7 +179,7 @@ class DeltaMachine(RuleBasedStateMachine):
             self.envoy.take(response, self.snapshot)
         else:
             raise AssertionError("the stream never comes to rest")
-        envoy, bad = self.envoy, self.envoy.bad
+        envoy, bad = self.envoy, self.envoy.bad | self.envoy.unreadable
         for url in (names.CLUSTER, names.LISTENER, names.ROUTE):
             for name, resource in self.snapshot.of(url).items():
                 if (url, name, resource.version) not in bad:

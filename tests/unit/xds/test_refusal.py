@@ -57,3 +57,18 @@ def test_a_refusal_of_an_older_response_is_none():
     subscription.note_sent(Plan((resource("a"),)), "2")
     assert subscription.refuse("1", "a is bad") is None
     assert subscription.is_waiting
+
+
+def test_a_complaint_about_one_resource_by_itself_leaves_the_others_taken():
+    subscription = DeltaSubscription(is_wildcard=True)
+    subscription.note_sent(Plan((resource("a"), resource("b")), removed=("c",)), "1")
+    subscription.refuse("1", "Error adding/updating cluster(s) a: bad, ")
+    assert not subscription.plan({"a": resource("a"), "b": resource("b")})
+
+
+def test_a_complaint_that_may_be_about_all_has_the_others_sent_again():
+    subscription = DeltaSubscription(is_wildcard=True, sent={"c": "1"})
+    subscription.note_sent(Plan((resource("a"), resource("b")), removed=("c",)), "1")
+    assert subscription.refuse("1", 'name: "a": Proto constraint validation failed') == ("a",)
+    again = subscription.plan({"a": resource("a"), "b": resource("b")})
+    assert again == Plan((resource("b"),), removed=("c",))
