@@ -38,17 +38,20 @@ class Upstream:
         *,
         backoff: Backoff,
         start_timeout: float = 10.0,
+        first_attempts: int | None = None,
         steady_after: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is started yet; see `run`.
 
-        `steady_after` is the number of seconds after which a connection counts as good even though nobody used it.
+        `first_attempts` starts may fail before the first good one, None: any number. `steady_after` is the number of
+        seconds after which a connection counts as good even though nobody used it.
         """
         self.server = server
         self._open_wire = open_wire
         self._backoff = backoff
         self._start_timeout = start_timeout
+        self._first_attempts = first_attempts
         self._steady_after = steady_after
         self._clock = clock
         self._connection: Connection | None = None
@@ -60,7 +63,8 @@ class Upstream:
     async def run(self, on_health: OnHealth) -> None:
         """Keep the connection open until cancelled; `on_health` is told whenever the server comes up or is given up.
 
-        Raises InvalidInput when the very first start shows that there is nothing to start.
+        Raises InvalidInput when the very first start shows that there is nothing to start, and Unavailable with reason
+        MCP_SERVER_NOT_READY when all of the first attempts have failed.
         """
         has_started = False
         while True:
@@ -103,6 +107,8 @@ class Upstream:
                 self._failures += 1
                 if self._failures == DOWN_AFTER + 1:
                     await on_health(False)
+                if not has_started and self._failures == self._first_attempts:
+                    raise self._not_ready("every start has failed", "Run the command by itself to see what it lacks.")
             delay = self._backoff.next()
             _log.warning(
                 "mcp_server_lost" if was_ready else "mcp_server_start_failed",
@@ -134,12 +140,14 @@ class Upstream:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _not_ready(self, state: str) -> MeshError:
+    def _not_ready(
+        self, state: str, fix: str = "The bridge goes on starting it; see its log, or call again later."
+    ) -> MeshError:
         why = f", {state}." if self._error is None else f", {state}. {_describe(self._error)}"
         return Unavailable(
             f"MCP server {self.server!r} is not ready{why}",
             reason=NOT_READY,
-            fix="The bridge goes on starting it; see its log, or call again later.",
+            fix=fix,
         )
 
 

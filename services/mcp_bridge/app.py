@@ -21,6 +21,9 @@ from mesh.rpc import ServerSettings, Service, open_server
 from mesh.runtime import Backoff, ChildSpec, Stop
 from services.mcp_bridge.settings import BridgeSettings
 
+_FIRST_ATTEMPTS = 3
+"""Starts of a command that may fail before the first good one: each of the two eras of the protocol gets its chance."""
+
 OpenWire = Callable[[], AbstractAsyncContextManager[Wire]]
 OpenPeer = Callable[[], AbstractAsyncContextManager[LinkPeer]]
 
@@ -29,7 +32,14 @@ async def run(settings: BridgeSettings, stop: Stop) -> None:
     """Serve until `stop` is set. Raises MeshError when the command, the URL or the address is not usable."""
     open_wire, open_peer = _transports(settings)
     draining = asyncio.Event()
-    upstream = Upstream(settings.service, open_wire, backoff=Backoff(0.1, 15.0), start_timeout=settings.start_timeout)
+    upstream = Upstream(
+        settings.service,
+        open_wire,
+        backoff=Backoff(0.1, 15.0),
+        start_timeout=settings.start_timeout,
+        # A command that never gets anywhere is a mistake to be told at once; a server elsewhere may just be late.
+        first_attempts=None if settings.url else _FIRST_ATTEMPTS,
+    )
     links = LinkServer(
         settings.service,
         open_peer,

@@ -101,10 +101,28 @@ async def test_a_bad_variable_is_named(open_bridge_process: Any, environment: di
         assert b"Traceback" not in errors
 
 
-async def test_a_server_that_exits_at_once_leaves_it_alive_and_not_serving(
-    open_bridge_process: Any, server_command: Any, wait_serving: Callable[..., Awaitable[Any]]
+async def test_a_command_that_exits_whenever_it_is_started_ends_it_with_the_last_words(
+    open_bridge_process: Any, server_command: Any
 ) -> None:
     async with open_bridge_process("--", *server_command("naughty_server", "exit"), "--token", "hunter2") as bridge:
+        async with asyncio.timeout(20):
+            _, errors = await bridge.process.communicate()
+        assert bridge.process.returncode == 1
+        assert b"exited with code 7" in errors
+        assert b"cannot open the database" in errors
+        assert b"hunter2" not in errors
+        assert b"Traceback" not in errors
+
+
+async def test_a_server_that_cannot_be_started_again_leaves_it_alive_and_not_serving(
+    open_bridge_process: Any, server_command: Any, wait_serving: Callable[..., Awaitable[Any]], tmp_path: Path
+) -> None:
+    once = 'if test -e "$0"; then echo cannot open the database >&2; exit 7; fi; touch "$0"; exec "$@"'
+    command = ("/bin/sh", "-c", once, str(tmp_path / "started"), *server_command("naughty_server"))
+    async with open_bridge_process("--", *command, "--token", "hunter2") as bridge:
+        await wait_serving(bridge.health, "SERVING")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(bridge.stub, "crash")
         await wait_serving(bridge.health, "NOT_SERVING")
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await call(bridge.stub, "ok")
