@@ -29,15 +29,20 @@ MAX_MESSAGE_BYTES = 16 << 20
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
     # Retries are Envoy's, see mesh.rpc.retry.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+# Not on a unix socket: it closes when its process is gone, and a server with gRPC's defaults, such as somebody's
+# application, ends quiet connections that are pinged more often than every five minutes.
+_KEEPALIVE: tuple[tuple[str, Any], ...] = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 _propagator = TraceContextTextMapPropagator()
@@ -74,7 +79,9 @@ async def open_target(
     default_deadline: float = DEFAULT_DEADLINE,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to any gRPC target ("unix:PATH", "HOST:PORT"). Opening does not connect; the first call does."""
-    options = [*_OPTIONS, *((("grpc.default_authority", authority),) if authority else ())]
+    options = [*_OPTIONS, *(() if target.startswith("unix:") else _KEEPALIVE)]
+    if authority:
+        options.append(("grpc.default_authority", authority))
     interceptors = build_client_interceptors()
     if credentials is None:
         channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
