@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONLY ?=
 ARGS ?=
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help up test demo check stubs bench lock clean
 
@@ -31,7 +32,7 @@ demo: $(VENV)/.installed ## start the example mesh, take a scripted tour of it, 
 	@$(BIN)/meshctl demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## run every test, with real Consul and Envoy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.installed-dev ## format, lint, types, import arrows, contracts, stubs, unit tests
 	$(BIN)/ruff format --check .
@@ -41,7 +42,7 @@ check: $(VENV)/.installed-dev ## format, lint, types, import arrows, contracts, 
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python tests/stubs_are_fresh.py
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/unit
 
 PROTOS = $(shell find protos -name '*.proto' | sort)
 

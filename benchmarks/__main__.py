@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 
-from benchmarks import fanout, growth, hop, memory, ready, registration
+from benchmarks import change, fanout, growth, hop, memory, ready, registration
 from benchmarks.report import Figure, print_figures, save_figures
 from mesh.telemetry import configure_logs
 
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[], Coroutine[None, None, list[Figure]]]] = {
     "memory": memory.measure,
     "fanout": fanout.measure,
     "growth": growth.measure,
+    "change": change.measure,
 }
 
 

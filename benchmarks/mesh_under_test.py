@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +57,12 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def running_mesh(mesh_file: Path, *, state_dir: Path | None = None) -> Iterator[Mesh]:
+def running_mesh(
+    mesh_file: Path, *, state_dir: Path | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[Mesh]:
     """Start a mesh, ready on entry, and stop it at the end. A given state directory is left behind."""
     directory = state_dir or Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    env = _environment(directory)
+    env = _environment(directory) | dict(variables or {})
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "services.meshctl.main", "up", "--file", str(mesh_file)],

@@ -13,7 +13,7 @@ from collections import Counter
 import grpc
 import pytest
 
-SERVER = ("python", "tests/e2e/servers/versioned.py")
+SERVER = (sys.executable, "tests/e2e/servers/versioned.py")
 ABORTED, PROMOTED = "CANARY_PHASE_ABORTED", "CANARY_PHASE_PROMOTED"
 DOCUMENT = """\
 # The versions of echo.
