@@ -16,12 +16,17 @@ import grpc
 import yaml
 from google.protobuf.duration_pb2 import Duration
 
-from agentmesh.config.v1 import config_service_pb2 as config, config_service_pb2_grpc
+from agentmesh.config.v1 import config_service_pb2 as config
+from agentmesh.config.v1 import config_service_pb2_grpc
 from agentmesh.control.v1 import (
     authority_service_pb2 as authority,
+)
+from agentmesh.control.v1 import (
     authority_service_pb2_grpc,
-    control_service_pb2 as control,
     control_service_pb2_grpc,
+)
+from agentmesh.control.v1 import (
+    control_service_pb2 as control,
 )
 from benchmarks.echo_server import METHOD
 from benchmarks.mesh_under_test import ROOT, Mesh, running_mesh
@@ -113,7 +118,7 @@ class Operator:
 
     async def _until(self, service: str, is_enough: Callable[[int], bool]) -> None:
         async with asyncio.timeout(_WAIT):
-            while not is_enough(await self._healthy(service)):
+            while not is_enough(await self._healthy(service)):  # noqa: ASYNC110 - it is told to who asks
                 await asyncio.sleep(0.1)
 
     async def restart_control_plane(self, number: signal.Signals) -> None:
@@ -121,7 +126,7 @@ class Operator:
         (pid,) = [pid for pid, command in self.mesh.processes().items() if "services.control_plane" in command]
         os.kill(pid, number)
         async with asyncio.timeout(_WAIT):
-            while str(pid) in os.listdir("/proc"):
+            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - somebody else's child
                 await asyncio.sleep(0.05)
             while True:
                 with contextlib.suppress(grpc.aio.AioRpcError):
@@ -169,7 +174,9 @@ async def _change_everything(operator: Operator, record: Record) -> None:
             with _span(record.busy):
                 await _round(operator, signal.SIGKILL if number % 2 else signal.SIGTERM)
             left = end - time.monotonic()
-            print(f"  {len(record.calls)} calls, {len(record.failed)} failed, {max(0, left):.0f} s left", file=sys.stderr)
+            print(
+                f"  {len(record.calls)} calls, {len(record.failed)} failed, {max(0, left):.0f} s left", file=sys.stderr
+            )
             if left <= 0:
                 break
         async with asyncio.timeout(_WAIT):
