@@ -115,8 +115,9 @@ def diff_texts(
 def _word_pattern() -> re.Pattern[str]:
     # What \w leaves out: the accents and vowel signs of many scripts, and the joiners between letters.
     marks = "".join(re.escape(chr(code)) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code))[0] == "M")
-    letters = rf"[^\W_]++(?:[{marks}\u200c\u200d]++[^\W_]*+)*+"
-    return re.compile(rf"{letters}(?:(?:['’-]|(?<=\d)[.,](?=\d)){letters})*+")
+    # Groups are not possessive: before Python 3.11.5 these may match what they should not.
+    letters = rf"[^\W_]+(?:[{marks}\u200c\u200d]+[^\W_]*)*"
+    return re.compile(rf"{letters}(?:(?:['’-]|(?<=\d)[.,](?=\d)){letters})*")
 
 
 def _lines(text: str, field: str) -> list[str]:

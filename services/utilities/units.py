@@ -18,9 +18,10 @@ __all__ = ["Quantity", "convert_units"]
 Unit = Annotated[str, Field(min_length=1, max_length=100, description="for example km, mile/hour, degC, kWh")]
 
 # What a unit may look like: names, each with a small exponent. Pint would evaluate any arithmetic, 9**9**9 included.
-# Possessive (*+, ++): a name can be split into names in many ways, and trying them all takes for ever.
-_EXPONENT = r"(?:\s*+(?:\^|\*\*)\s*+-?\d{1,2}(?:\.\d{1,2})?)?+"
-_UNIT = re.compile(rf"(?:1\s*/)?(?:[\s(*/·]|\){_EXPONENT}|[^\W\d%][\w°]*+{_EXPONENT}|[°%]\w*+)++")
+# Part by part: a name can be split into names in many ways, and one pattern for all of it would try them for ever.
+_EXPONENT = r"(?:\s*(?:\^|\*\*)\s*-?\d{1,2}(?:\.\d{1,2})?)?"
+_START = re.compile(r"(?:1\s*/)?")
+_PART = re.compile(rf"[\s(*/·]|\){_EXPONENT}|[^\W\d%][\w°]*{_EXPONENT}|[°%]\w*")
 _PREFIXES = ("kilo", "mega", "giga", "tera", "centi", "milli", "micro", "nano", "hecto", "deci", "kibi", "mebi", "gibi")
 # What pint's tokenizer and its arithmetic raise for a text that is no unit.
 _NOT_A_UNIT = (
@@ -102,7 +103,7 @@ def _registry(*, is_exact: bool) -> Any:
 def _parse(registry: Any, text: str, field: str) -> Any:
     import pint
 
-    if _UNIT.fullmatch(text) is None:
+    if not _looks_like_a_unit(text):
         raise InvalidArgument(field, f"{quote(text)} is no unit.", "Write it like km/h or m^2.")
     try:
         return registry.Unit(text.strip().replace("%", "percent"))
@@ -113,6 +114,14 @@ def _parse(registry: Any, text: str, field: str) -> Any:
         raise InvalidArgument(field, f"there is no unit {quote(name)}.", fix) from err
     except _NOT_A_UNIT as err:
         raise InvalidArgument(field, f"{quote(text)} is no unit.", "Write it like km/h or m^2.") from err
+
+
+def _looks_like_a_unit(text: str) -> bool:
+    start = _START.match(text)
+    at = first = start.end() if start is not None else 0
+    while found := _PART.match(text, at):
+        at = found.end()
+    return first < at == len(text)
 
 
 def _find_near(registry: Any, name: str) -> list[str]:
