@@ -64,7 +64,12 @@ class MeshState:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every service that is known, declared or in the mesh document, sorted."""
-        return tuple(sorted({*self.services, *self.declarations, *self.policy.document.services}))
+        return tuple(sorted({*self.joined, *self.policy.document.services}))
+
+    @property
+    def joined(self) -> frozenset[str]:
+        """Every service that is registered or declared, whatever the mesh document says."""
+        return frozenset({*self.services, *self.declarations})
 
     def upstreams_of(self, service: str) -> tuple[str, ...]:
         """The services that `service` may call, sorted, never itself or a revoked one; none when it is not declared."""

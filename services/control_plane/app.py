@@ -65,7 +65,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             store,
             registry.consul,
             leads=lambda: replicas.leadership.is_leader,
-            known_services=lambda: store.current.names if follower.first_snapshot.is_set() else None,
+            known_services=lambda: store.current.joined if follower.first_snapshot.is_set() else None,
             error_rates=reports,
         )
         loads = LoadReportServer(store, reports, leads=lambda: document.leads)

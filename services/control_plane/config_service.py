@@ -105,6 +105,7 @@ class ConfigServicer(config_service_pb2_grpc.ConfigServiceServicer):
             revision=head.newest,
             changes=changes_to_proto(changed_fields(current.reading, check.reading)),
             resources=resources_to_proto(changes) if request.with_resources else (),
+            remarks=[fault_to_proto(remark) for remark in check.remarks],
         )
 
     async def ApplyDocument(

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from mesh.config.document import check_references
+from mesh.config.document import check_references, find_absent_services
 from mesh.config.history import Layer, Origin
 from mesh.errors import DocumentInvalid, FailedPrecondition, Fault, InvalidInput, MeshError
 from mesh.telemetry import get_logger
@@ -24,10 +24,14 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A change that can be published: what it means, and what the proxies that it concerns get before and after it."""
+    """A change that can be published: what it means, and what the proxies that it concerns get before and after it.
+
+    `remarks` tell what may be a mistake.
+    """
 
     reading: Reading
     snapshots: Mapping[str, tuple[Snapshot, Snapshot]]
+    remarks: tuple[Fault, ...] = ()
 
 
 class DocumentChecks:
@@ -69,7 +73,8 @@ class DocumentChecks:
                 snapshots[status.node_id] = both
         if faults:
             raise DocumentInvalid(sorted(faults))
-        return Check(reading, snapshots)
+        known = self._known_services()
+        return Check(reading, snapshots, () if known is None else find_absent_services(reading.loaded, known))
 
     async def with_secrets(self, reading: Reading) -> Reading:
         """The reading with its secrets as they are now; as it is when they cannot be had: what runs goes on."""

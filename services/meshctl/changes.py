@@ -21,6 +21,7 @@ from services.meshctl.revisions import (
     open_config,
     print_changes,
     print_faults,
+    print_remarks,
     print_revisions,
     revision_to_dict,
 )
@@ -73,6 +74,7 @@ def apply(
         return
     if output != "json":
         print_changes(plan.changes)
+    print_remarks(plan.remarks)
     if not yes:
         _ask("Apply this?")
     request = config_service_pb2.ApplyDocumentRequest(
@@ -171,9 +173,11 @@ def _show_plan(plan: config_service_pb2.PlanDocumentResponse, output: str) -> No
             {"node_id": it.node_id, "type": it.type, "name": it.name, "before": it.before, "after": it.after}
             for it in plan.resources
         ]
-        print_json({"revision": plan.revision, "changes": changes, "resources": resources})
+        remarks = [_fault_to_dict(remark) for remark in plan.remarks]
+        print_json({"revision": plan.revision, "changes": changes, "resources": resources, "remarks": remarks})
         return
     print_changes(plan.changes)
+    print_remarks(plan.remarks)
     for each in plan.resources:
         old, new = each.before.splitlines(), each.after.splitlines()
         click.echo(f"\n{each.node_id}  {each.type} {each.name}")

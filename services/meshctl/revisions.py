@@ -62,6 +62,12 @@ def print_faults(faults: Iterable[config_pb2.Fault]) -> None:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {fault_text(fault)}", err=True)
 
 
+def print_remarks(remarks: Iterable[config_pb2.Fault]) -> None:
+    """Print what may be a mistake on standard error."""
+    for remark in remarks:
+        click.echo(f"{click.style('note:', fg='yellow', bold=True)} {fault_text(remark)}", err=True)
+
+
 def print_changes(changes: Sequence[config_pb2.ValueChange]) -> None:
     """Print what differs between two documents."""
     rows = [(change.field, change.before or "-", change.after or "-") for change in changes]

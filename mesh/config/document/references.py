@@ -51,6 +51,14 @@ def check_references(loaded: LoadedDocument, known_services: Collection[str] | N
     return tuple(sorted({loaded.fault(path, reason) for path, reason in flaws}))
 
 
+def find_absent_services(loaded: LoadedDocument, known_services: Collection[str]) -> tuple[Fault, ...]:
+    """The services under `services` that there are none of: they may be to come, or misspelt. Sorted by place."""
+    absent = loaded.document.services.keys() - {*known_services, _EDGE}
+    names = set(known_services) - set(RESERVED_NAMES)
+    reason = "there is no such service so far"
+    return tuple(sorted(loaded.fault(("services", name), reason + nearest(name, names)) for name in absent))
+
+
 class _Names:
     """Services and subsets, and where a document names them."""
 

@@ -26,7 +26,7 @@ from agentmesh.config.v1 import config_pb2 as agentmesh_dot_config_dot_v1_dot_co
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentmesh/config/v1/config_service.proto\x12\x13\x61gentmesh.config.v1\x1a agentmesh/config/v1/config.proto\x1a\x1egoogle/protobuf/duration.proto\"<\n\x12GetDocumentRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x14\n\x0cwith_origins\x18\x02 \x01(\x08\"\xed\x01\n\x13GetDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\x12*\n\x06layers\x18\x03 \x03(\x0b\x32\x1a.agentmesh.config.v1.Layer\x12,\n\x07origins\x18\x04 \x03(\x0b\x32\x1b.agentmesh.config.v1.Origin\x12\x39\n\x0erefused_layers\x18\x05 \x03(\x0b\x32!.agentmesh.config.v1.RefusedLayer\";\n\x17ValidateDocumentRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"F\n\x18ValidateDocumentResponse\x12*\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x1a.agentmesh.config.v1.Fault\"O\n\x13PlanDocumentRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x16\n\x0ewith_resources\x18\x03 \x01(\x08\"\xbf\x01\n\x14PlanDocumentResponse\x12*\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x1a.agentmesh.config.v1.Fault\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x31\n\x07\x63hanges\x18\x03 \x03(\x0b\x32 .agentmesh.config.v1.ValueChange\x12\x36\n\tresources\x18\x04 \x03(\x0b\x32#.agentmesh.config.v1.ResourceChange\"\xa8\x01\n\x14\x41pplyDocumentRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_expected_revision\"x\n\x15\x41pplyDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x15\n\rproxies_acked\x18\x02 \x01(\x05\x12\x17\n\x0fproxies_waiting\x18\x03 \x03(\t\"=\n\x14ListRevisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x15ListRevisionsResponse\x12\x30\n\trevisions\x18\x01 \x03(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n\x17RollbackDocumentRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\'\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_expected_revision\"{\n\x18RollbackDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x15\n\rproxies_acked\x18\x02 \x01(\x05\x12\x17\n\x0fproxies_waiting\x18\x03 \x03(\t\"\x16\n\x14WatchDocumentRequest\"H\n\x15WatchDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\":\n\x19ListProxyResourcesRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"S\n\x1aListProxyResourcesResponse\x12\x35\n\tresources\x18\x01 \x03(\x0b\x32\".agentmesh.config.v1.ProxyResource\"\xbb\x01\n\x12\x45xplainCallRequest\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61llee\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x45\n\x07headers\x18\x04 \x03(\x0b\x32\x34.agentmesh.config.v1.ExplainCallRequest.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa0\x01\n\x13\x45xplainCallResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\r\n\x05route\x18\x03 \x01(\t\x12\x35\n\x07targets\x18\x04 \x03(\x0b\x32$.agentmesh.config.v1.ExplainedTarget\x12\x11\n\tintention\x18\x05 \x01(\t\x12\x0e\n\x06policy\x18\x06 \x01(\t\"u\n\x0f\x45xplainedTarget\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x0f\n\x07percent\x18\x03 \x01(\x01\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tendpoints\x18\x05 \x03(\t\x12\x0f\n\x07healthy\x18\x06 \x01(\x05\x32\xee\x07\n\rConfigService\x12\x65\n\x0bGetDocument\x12\'.agentmesh.config.v1.GetDocumentRequest\x1a(.agentmesh.config.v1.GetDocumentResponse\"\x03\x90\x02\x01\x12t\n\x10ValidateDocument\x12,.agentmesh.config.v1.ValidateDocumentRequest\x1a-.agentmesh.config.v1.ValidateDocumentResponse\"\x03\x90\x02\x01\x12h\n\x0cPlanDocument\x12(.agentmesh.config.v1.PlanDocumentRequest\x1a).agentmesh.config.v1.PlanDocumentResponse\"\x03\x90\x02\x01\x12\x66\n\rApplyDocument\x12).agentmesh.config.v1.ApplyDocumentRequest\x1a*.agentmesh.config.v1.ApplyDocumentResponse\x12k\n\rListRevisions\x12).agentmesh.config.v1.ListRevisionsRequest\x1a*.agentmesh.config.v1.ListRevisionsResponse\"\x03\x90\x02\x01\x12o\n\x10RollbackDocument\x12,.agentmesh.config.v1.RollbackDocumentRequest\x1a-.agentmesh.config.v1.RollbackDocumentResponse\x12m\n\rWatchDocument\x12).agentmesh.config.v1.WatchDocumentRequest\x1a*.agentmesh.config.v1.WatchDocumentResponse\"\x03\x90\x02\x01\x30\x01\x12z\n\x12ListProxyResources\x12..agentmesh.config.v1.ListProxyResourcesRequest\x1a/.agentmesh.config.v1.ListProxyResourcesResponse\"\x03\x90\x02\x01\x12\x65\n\x0b\x45xplainCall\x12\'.agentmesh.config.v1.ExplainCallRequest\x1a(.agentmesh.config.v1.ExplainCallResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentmesh/config/v1/config_service.proto\x12\x13\x61gentmesh.config.v1\x1a agentmesh/config/v1/config.proto\x1a\x1egoogle/protobuf/duration.proto\"<\n\x12GetDocumentRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x14\n\x0cwith_origins\x18\x02 \x01(\x08\"\xed\x01\n\x13GetDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x10\n\x08\x64ocument\x18\x02 \x01(\t\x12*\n\x06layers\x18\x03 \x03(\x0b\x32\x1a.agentmesh.config.v1.Layer\x12,\n\x07origins\x18\x04 \x03(\x0b\x32\x1b.agentmesh.config.v1.Origin\x12\x39\n\x0erefused_layers\x18\x05 \x03(\x0b\x32!.agentmesh.config.v1.RefusedLayer\";\n\x17ValidateDocumentRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"F\n\x18ValidateDocumentResponse\x12*\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x1a.agentmesh.config.v1.Fault\"O\n\x13PlanDocumentRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x16\n\x0ewith_resources\x18\x03 \x01(\x08\"\xec\x01\n\x14PlanDocumentResponse\x12*\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x1a.agentmesh.config.v1.Fault\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x31\n\x07\x63hanges\x18\x03 \x03(\x0b\x32 .agentmesh.config.v1.ValueChange\x12\x36\n\tresources\x18\x04 \x03(\x0b\x32#.agentmesh.config.v1.ResourceChange\x12+\n\x07remarks\x18\x05 \x03(\x0b\x32\x1a.agentmesh.config.v1.Fault\"\xa8\x01\n\x14\x41pplyDocumentRequest\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\'\n\x04wait\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_expected_revision\"x\n\x15\x41pplyDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x15\n\rproxies_acked\x18\x02 \x01(\x05\x12\x17\n\x0fproxies_waiting\x18\x03 \x03(\t\"=\n\x14ListRevisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x15ListRevisionsResponse\x12\x30\n\trevisions\x18\x01 \x03(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n\x17RollbackDocumentRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\'\n\x04wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_expected_revision\"{\n\x18RollbackDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\x12\x15\n\rproxies_acked\x18\x02 \x01(\x05\x12\x17\n\x0fproxies_waiting\x18\x03 \x03(\t\"\x16\n\x14WatchDocumentRequest\"H\n\x15WatchDocumentResponse\x12/\n\x08revision\x18\x01 \x01(\x0b\x32\x1d.agentmesh.config.v1.Revision\":\n\x19ListProxyResourcesRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"S\n\x1aListProxyResourcesResponse\x12\x35\n\tresources\x18\x01 \x03(\x0b\x32\".agentmesh.config.v1.ProxyResource\"\xbb\x01\n\x12\x45xplainCallRequest\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61llee\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x45\n\x07headers\x18\x04 \x03(\x0b\x32\x34.agentmesh.config.v1.ExplainCallRequest.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa0\x01\n\x13\x45xplainCallResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\r\n\x05route\x18\x03 \x01(\t\x12\x35\n\x07targets\x18\x04 \x03(\x0b\x32$.agentmesh.config.v1.ExplainedTarget\x12\x11\n\tintention\x18\x05 \x01(\t\x12\x0e\n\x06policy\x18\x06 \x01(\t\"u\n\x0f\x45xplainedTarget\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x0f\n\x07percent\x18\x03 \x01(\x01\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\tendpoints\x18\x05 \x03(\t\x12\x0f\n\x07healthy\x18\x06 \x01(\x05\x32\xee\x07\n\rConfigService\x12\x65\n\x0bGetDocument\x12\'.agentmesh.config.v1.GetDocumentRequest\x1a(.agentmesh.config.v1.GetDocumentResponse\"\x03\x90\x02\x01\x12t\n\x10ValidateDocument\x12,.agentmesh.config.v1.ValidateDocumentRequest\x1a-.agentmesh.config.v1.ValidateDocumentResponse\"\x03\x90\x02\x01\x12h\n\x0cPlanDocument\x12(.agentmesh.config.v1.PlanDocumentRequest\x1a).agentmesh.config.v1.PlanDocumentResponse\"\x03\x90\x02\x01\x12\x66\n\rApplyDocument\x12).agentmesh.config.v1.ApplyDocumentRequest\x1a*.agentmesh.config.v1.ApplyDocumentResponse\x12k\n\rListRevisions\x12).agentmesh.config.v1.ListRevisionsRequest\x1a*.agentmesh.config.v1.ListRevisionsResponse\"\x03\x90\x02\x01\x12o\n\x10RollbackDocument\x12,.agentmesh.config.v1.RollbackDocumentRequest\x1a-.agentmesh.config.v1.RollbackDocumentResponse\x12m\n\rWatchDocument\x12).agentmesh.config.v1.WatchDocumentRequest\x1a*.agentmesh.config.v1.WatchDocumentResponse\"\x03\x90\x02\x01\x30\x01\x12z\n\x12ListProxyResources\x12..agentmesh.config.v1.ListProxyResourcesRequest\x1a/.agentmesh.config.v1.ListProxyResourcesResponse\"\x03\x90\x02\x01\x12\x65\n\x0b\x45xplainCall\x12\'.agentmesh.config.v1.ExplainCallRequest\x1a(.agentmesh.config.v1.ExplainCallResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,35 +60,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANDOCUMENTREQUEST']._serialized_start=566
   _globals['_PLANDOCUMENTREQUEST']._serialized_end=645
   _globals['_PLANDOCUMENTRESPONSE']._serialized_start=648
-  _globals['_PLANDOCUMENTRESPONSE']._serialized_end=839
-  _globals['_APPLYDOCUMENTREQUEST']._serialized_start=842
-  _globals['_APPLYDOCUMENTREQUEST']._serialized_end=1010
-  _globals['_APPLYDOCUMENTRESPONSE']._serialized_start=1012
-  _globals['_APPLYDOCUMENTRESPONSE']._serialized_end=1132
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=1134
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=1195
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1197
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1295
-  _globals['_ROLLBACKDOCUMENTREQUEST']._serialized_start=1298
-  _globals['_ROLLBACKDOCUMENTREQUEST']._serialized_end=1453
-  _globals['_ROLLBACKDOCUMENTRESPONSE']._serialized_start=1455
-  _globals['_ROLLBACKDOCUMENTRESPONSE']._serialized_end=1578
-  _globals['_WATCHDOCUMENTREQUEST']._serialized_start=1580
-  _globals['_WATCHDOCUMENTREQUEST']._serialized_end=1602
-  _globals['_WATCHDOCUMENTRESPONSE']._serialized_start=1604
-  _globals['_WATCHDOCUMENTRESPONSE']._serialized_end=1676
-  _globals['_LISTPROXYRESOURCESREQUEST']._serialized_start=1678
-  _globals['_LISTPROXYRESOURCESREQUEST']._serialized_end=1736
-  _globals['_LISTPROXYRESOURCESRESPONSE']._serialized_start=1738
-  _globals['_LISTPROXYRESOURCESRESPONSE']._serialized_end=1821
-  _globals['_EXPLAINCALLREQUEST']._serialized_start=1824
-  _globals['_EXPLAINCALLREQUEST']._serialized_end=2011
-  _globals['_EXPLAINCALLREQUEST_HEADERSENTRY']._serialized_start=1965
-  _globals['_EXPLAINCALLREQUEST_HEADERSENTRY']._serialized_end=2011
-  _globals['_EXPLAINCALLRESPONSE']._serialized_start=2014
-  _globals['_EXPLAINCALLRESPONSE']._serialized_end=2174
-  _globals['_EXPLAINEDTARGET']._serialized_start=2176
-  _globals['_EXPLAINEDTARGET']._serialized_end=2293
-  _globals['_CONFIGSERVICE']._serialized_start=2296
-  _globals['_CONFIGSERVICE']._serialized_end=3302
+  _globals['_PLANDOCUMENTRESPONSE']._serialized_end=884
+  _globals['_APPLYDOCUMENTREQUEST']._serialized_start=887
+  _globals['_APPLYDOCUMENTREQUEST']._serialized_end=1055
+  _globals['_APPLYDOCUMENTRESPONSE']._serialized_start=1057
+  _globals['_APPLYDOCUMENTRESPONSE']._serialized_end=1177
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=1179
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=1240
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1242
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1340
+  _globals['_ROLLBACKDOCUMENTREQUEST']._serialized_start=1343
+  _globals['_ROLLBACKDOCUMENTREQUEST']._serialized_end=1498
+  _globals['_ROLLBACKDOCUMENTRESPONSE']._serialized_start=1500
+  _globals['_ROLLBACKDOCUMENTRESPONSE']._serialized_end=1623
+  _globals['_WATCHDOCUMENTREQUEST']._serialized_start=1625
+  _globals['_WATCHDOCUMENTREQUEST']._serialized_end=1647
+  _globals['_WATCHDOCUMENTRESPONSE']._serialized_start=1649
+  _globals['_WATCHDOCUMENTRESPONSE']._serialized_end=1721
+  _globals['_LISTPROXYRESOURCESREQUEST']._serialized_start=1723
+  _globals['_LISTPROXYRESOURCESREQUEST']._serialized_end=1781
+  _globals['_LISTPROXYRESOURCESRESPONSE']._serialized_start=1783
+  _globals['_LISTPROXYRESOURCESRESPONSE']._serialized_end=1866
+  _globals['_EXPLAINCALLREQUEST']._serialized_start=1869
+  _globals['_EXPLAINCALLREQUEST']._serialized_end=2056
+  _globals['_EXPLAINCALLREQUEST_HEADERSENTRY']._serialized_start=2010
+  _globals['_EXPLAINCALLREQUEST_HEADERSENTRY']._serialized_end=2056
+  _globals['_EXPLAINCALLRESPONSE']._serialized_start=2059
+  _globals['_EXPLAINCALLRESPONSE']._serialized_end=2219
+  _globals['_EXPLAINEDTARGET']._serialized_start=2221
+  _globals['_EXPLAINEDTARGET']._serialized_end=2338
+  _globals['_CONFIGSERVICE']._serialized_start=2341
+  _globals['_CONFIGSERVICE']._serialized_end=3347
 # @@protoc_insertion_point(module_scope)

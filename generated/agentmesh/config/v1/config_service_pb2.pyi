@@ -182,6 +182,7 @@ class PlanDocumentResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
+    REMARKS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The newest revision, for `expected_revision` of ApplyDocument."""
     @_builtins.property
@@ -196,6 +197,10 @@ class PlanDocumentResponse(_message.Message):
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.ResourceChange]:
         """Changes of resources of connected proxies, sorted by node, type and name."""
 
+    @_builtins.property
+    def remarks(self) -> _containers.RepeatedCompositeFieldContainer[_config_pb2.Fault]:
+        """What may be a mistake, although nothing is wrong with it: policy for services that there are none of so far."""
+
     def __init__(
         self,
         *,
@@ -203,10 +208,11 @@ class PlanDocumentResponse(_message.Message):
         revision: _builtins.int = ...,
         changes: _abc.Iterable[_config_pb2.ValueChange] | None = ...,
         resources: _abc.Iterable[_config_pb2.ResourceChange] | None = ...,
+        remarks: _abc.Iterable[_config_pb2.Fault] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "faults", b"faults", "resources", b"resources", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "faults", b"faults", "remarks", b"remarks", "resources", b"resources", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,7 +104,7 @@ class Plane:
             self.store,
             None,
             leads=lambda: True,
-            known_services=lambda: self.store.current.names,
+            known_services=lambda: self.store.current.joined,
             error_rates=Rates(),
         )
         rollout = self.document.rollout

@@ -122,6 +122,13 @@ async def test_a_plan_tells_documents_and_resources_and_changes_nothing(plane):
     assert len(await plane.history()) == 1
 
 
+async def test_a_plan_remarks_policy_for_a_service_that_there_is_not(plane):
+    request = config_service_pb2.PlanDocumentRequest(document="services: {ecko: {timeout: 1s}}", source="mine.yaml")
+    (remark,) = (await plane.config.PlanDocument(request, timeout=10)).remarks
+    assert (remark.source, remark.line, remark.field) == ("mine.yaml", 1, "services.ecko")
+    assert "did you mean echo?" in remark.reason
+
+
 async def test_secrets_are_masked_in_plans_and_resources(plane, monkeypatch):
     monkeypatch.setenv("ECHO_PASSWORD", "correct horse")
     text = (

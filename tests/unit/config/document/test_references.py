@@ -1,6 +1,6 @@
 import pytest
 
-from mesh.config.document import Layer, check_references, load_document
+from mesh.config.document import Layer, check_references, find_absent_services, load_document
 
 BASE = """\
 services:
@@ -140,3 +140,10 @@ def test_a_circle_is_told_once_and_a_long_way_is_none():
     chain = ", ".join(f"s{n}: {{fallback: [s{n + 1}]}}" for n in range(3000))
     assert check(f"services: {{{chain}, s3000: {{}}}}") == ()
     assert len(check(f"services: {{{chain}, s3000: {{fallback: [s0]}}}}")) == 1
+
+
+def test_policy_for_a_service_that_there_is_not_is_remarked_with_the_nearest_name():
+    loaded = load_document([Layer("it", "it.yaml", "services:\n  financal: {}\n  gateway: {}\n  financial: {}\n")])
+    (remark,) = find_absent_services(loaded, {"financial"})
+    assert (remark.line, remark.field) == (2, "services.financal")
+    assert remark.reason == "there is no such service so far; did you mean financial?"

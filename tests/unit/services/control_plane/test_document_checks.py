@@ -62,7 +62,7 @@ async def rollout(tmp_path):
         store,
         Audit(tmp_path / "audit.jsonl"),
         secrets=SecretReader(settings),
-        known_services=lambda: store.current.names,
+        known_services=lambda: store.current.joined,
     )
     made.settings, made.store = settings, store
 
