@@ -12,10 +12,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from mesh.config.document import Policy
 from mesh.config.history import Draft, Head, Layer, Refusal, Revision, RevisionStore, Status, stale
-from mesh.errors import DocumentInvalid, FailedPrecondition, MeshError
+from mesh.errors import DocumentInvalid, FailedPrecondition, MeshError, NotFound
 from mesh.runtime import Backoff
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
@@ -76,6 +77,8 @@ class Rollout:
         self._head = Head()
         # Revisions from this one on are out of force here, although the history may not know yet; 0 for none.
         self._doomed = 0
+        # Counts as good here, although the history may not know; 0 for none.
+        self._proven = 0
 
     # What AdsServer asks and tells.
 
@@ -106,6 +109,7 @@ class Rollout:
         if not head.newest:
             await self._make_first(await first_draft())
             head = await self.history.head()
+        self._proven = await self._find_proven(head)
         await self._adopt(head)
         _log.info("document_in_force", revision=head.active, newest=head.newest)
 
@@ -262,8 +266,10 @@ class Rollout:
             return
         held = [*self.trials.candidates, *([self.trials.staged] if self.trials.staged is not None else [])]
         # Numbers that go backwards are those of another history: Consul has lost its data.
-        known = {found.number: found for found in held if head.newest >= self._head.newest}
-        base = min(head.good, head.active) or head.active
+        is_same = head.newest >= self._head.newest
+        known = {found.number: found for found in held if is_same}
+        self._proven = self._proven if is_same else 0
+        base = min(max(head.good, self._proven), head.active) or head.active
         candidates = []
         for number in range(base, head.active + 1):
             if self._is_doomed(number):
@@ -286,6 +292,24 @@ class Rollout:
             self.trials.unstage()
         self._head = head
         self._publish()
+
+    async def _find_proven(self, head: Head) -> int:
+        """The newest revision that had been in force for a whole probation when the active one came, else the good one.
+
+        Control planes that are restarted before a probation ends confirm none; they would read more at each start.
+        """
+        if head.active <= head.good:
+            return head.good
+        since = (await self.history.get(head.active)).create_time - timedelta(seconds=self._probation)
+        for number in range(head.active - 1, head.good, -1):
+            try:
+                found = await self.history.get(number)
+            except NotFound:
+                # The history has forgotten it, and all before it.
+                return number + 1
+            if not found.cause and found.create_time <= since:
+                return number
+        return head.good
 
     def _is_doomed(self, number: int) -> bool:
         return 0 < self._doomed <= number

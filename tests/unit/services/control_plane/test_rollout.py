@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -74,14 +75,16 @@ class BrittleKeys(FileKeys):
 class Plane:
     """One control plane on a history that others may share."""
 
-    def __init__(self, directory, *nodes, name="a"):
+    def __init__(self, directory, *nodes, name="a", most=1000):
         self.fleet = Fleet(*nodes)
         self.keys = BrittleKeys(directory / "config")
         self.store = StateStore(MeshState("mesh.test"))
         self.audit = directory / f"audit-{name}.jsonl"
         self.now = 0.0
+        self.today = datetime(2026, 1, 1, tzinfo=UTC)
+        history = RevisionStore(self.keys, most=most, clock=lambda: self.today)
         self.rollout = Rollout(
-            RevisionStore(self.keys), self.store, Audit(self.audit), probation=30.0, clock=lambda: self.now
+            history, self.store, Audit(self.audit), probation=30.0, clock=lambda: self.now
         )
 
     @contextlib.asynccontextmanager
@@ -246,6 +249,59 @@ async def test_after_a_restart_the_probation_goes_on(tmp_path):
         assert plane.timeout() == 2
         await plane.refuse("a/1", echo=2)
         await until(lambda: plane.timeout() == 1)
+
+
+async def apply_every(plane, seconds, timeouts):
+    """Changes so many seconds apart, while no probation ends: the control plane is restarted again and again."""
+    for timeout in timeouts:
+        plane.today += timedelta(seconds=seconds)
+        await plane.apply(echo=timeout)
+
+
+def chain(plane):
+    return [found.number for found in plane.rollout.trials.candidates]
+
+
+async def test_a_restart_reads_no_more_than_the_changes_of_one_probation(tmp_path):
+    async with Plane(tmp_path, "a/1").running() as plane:
+        await apply_every(plane, 10, range(2, 21))
+        assert (await plane.rollout.history.head()).good == 1
+    async with Plane(tmp_path, "a/1").running() as plane:
+        assert chain(plane) == [17, 18, 19, 20]
+        await plane.apply(echo=21)
+        assert chain(plane) == [17, 18, 19, 20, 21]
+        await plane.refuse("a/1", echo=20)
+        await until(lambda: plane.timeout() == 19)
+
+
+async def test_a_restart_long_after_the_last_change_still_can_undo_it(tmp_path):
+    async with Plane(tmp_path, "a/1").running() as plane:
+        await apply_every(plane, 100, [2, 3])
+    async with Plane(tmp_path, "a/1").running() as plane:
+        plane.today += timedelta(days=1)
+        assert chain(plane) == [2, 3]
+        await plane.refuse("a/1", echo=3)
+        await until(lambda: plane.timeout() == 2)
+
+
+async def test_a_restart_does_not_fall_back_to_what_was_undone(tmp_path):
+    async with Plane(tmp_path, "a/1").running() as plane:
+        await apply_every(plane, 100, [2, 3])
+        await plane.refuse("a/1", echo=3)
+        await until(lambda: plane.timeout() == 2)
+        await until(lambda: plane.decisions()[-1] == "rolled-back")
+        await apply_every(plane, 100, [4])
+    async with Plane(tmp_path, "a/1").running() as plane:
+        assert chain(plane) == [2, 4]
+
+
+async def test_a_restart_needs_no_revision_that_the_history_has_forgotten(tmp_path):
+    async with Plane(tmp_path, "a/1", most=5).running() as plane:
+        await apply_every(plane, 1, range(2, 10))
+        assert (await plane.rollout.history.head()).good == 1
+    async with Plane(tmp_path, "a/1", most=5).running() as plane:
+        assert plane.timeout() == 9
+        assert chain(plane) == [5, 6, 7, 8, 9]
 
 
 async def test_a_refusal_at_one_control_plane_undoes_the_change_at_all(tmp_path):
