@@ -36,6 +36,11 @@ _AT_LEAST = timedelta(seconds=30)
 _JITTER = 0.1
 """The part of the time until half life by which a renewal comes early at most: not all members renew at once."""
 
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 15.0
+_WAIT_OF_LEFT = 0.25
+"""The part of what is left of a certificate that passes at most between two attempts to renew it."""
+
 _ENROLMENT_KEY = "enrolment.key"
 
 
@@ -117,8 +122,8 @@ class Identity:
             await self._renew_at_start()
 
     async def keep_fresh(self) -> None:
-        """Renew at half life or a little before, for ever; failures are logged and tried again with backoff."""
-        backoff = Backoff(0.5, 15.0)
+        """Renew at half life or a little before, for ever; failures are logged and tried again, with backoff."""
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, random=self._random)
         while True:
             if not self.renewal_is_due:
                 assert self._due_time is not None
@@ -127,7 +132,7 @@ class Identity:
             try:
                 await self.renew_now()
             except MeshError as err:
-                wait = backoff.next()
+                wait = self._wait_at_most(backoff.next())
                 _log.warning("identity_renewal_failed", reason=err.reason, error=str(err), retry_in=round(wait, 3))
                 await asyncio.sleep(wait)
                 continue
@@ -142,6 +147,11 @@ class Identity:
         """True from about half life on, and when the clock was set back to before the certificate's life."""
         now = self._clock()
         return self._due_time is None or now >= self._due_time or not self.current.is_valid_at(now)
+
+    def _wait_at_most(self, wait: float) -> float:
+        """Shorter when the certificate would be near its end by then; one that has ended leaves nothing to lose."""
+        left = (self.current.expire_time - self._clock()).total_seconds()
+        return min(wait, max(_FIRST_WAIT, left * _WAIT_OF_LEFT)) if left > 0 else wait
 
     async def _renew_at_start(self) -> None:
         """One attempt: with a certificate that still lasts, a control plane that is away is no reason not to start."""

@@ -147,6 +147,30 @@ async def test_a_control_plane_that_was_away_is_found_again(
         await context.__aexit__(None, None, None)
 
 
+async def test_attempts_to_renew_come_closer_to_each_other_before_the_end(
+    open_control_plane: Any, tokens_of: Any, clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_control_plane() as control_plane:
+        settings, tokens = control_plane.settings(tmp_path / "id"), tokens_of(control_plane)
+        identity = await started(settings, tokens, clock, random=lambda: 1.0)
+    end = identity.current.expire_time
+    waits: list[tuple[float, float]] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(((end - clock()).total_seconds(), seconds))
+        clock.jump(seconds=seconds)
+        if clock() > end:
+            raise TimeoutError
+
+    monkeypatch.setattr("mesh.identity.client.asyncio.sleep", sleep)
+    clock.jump(seconds=(end - clock()).total_seconds() - 300)
+    with pytest.raises(TimeoutError):
+        await identity.keep_fresh()
+    assert max(wait for _, wait in waits) == 15
+    assert all(wait <= max(0.5, left / 4) + 0.01 for left, wait in waits)
+    assert waits[-1][0] <= 1, "one attempt in the last second"
+
+
 async def test_a_workload_starts_without_a_control_plane_while_its_certificate_lasts(
     open_control_plane: Any, tokens_of: Any, clock: Any, tmp_path: Path
 ) -> None:

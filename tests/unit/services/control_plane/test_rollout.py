@@ -83,9 +83,7 @@ class Plane:
         self.now = 0.0
         self.today = datetime(2026, 1, 1, tzinfo=UTC)
         history = RevisionStore(self.keys, most=most, clock=lambda: self.today)
-        self.rollout = Rollout(
-            history, self.store, Audit(self.audit), probation=30.0, clock=lambda: self.now
-        )
+        self.rollout = Rollout(history, self.store, Audit(self.audit), probation=30.0, clock=lambda: self.now)
 
     @contextlib.asynccontextmanager
     async def running(self):
