@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-import yaml
 from google.protobuf.duration_pb2 import Duration
 
 from agentmesh.config.v1 import config_service_pb2 as config
@@ -28,12 +29,14 @@ from agentmesh.control.v1 import (
 from agentmesh.control.v1 import (
     control_service_pb2 as control,
 )
+from benchmarks.consul_cluster import PORTS, ConsulCluster, running_cluster
 from benchmarks.echo_server import METHOD
-from benchmarks.mesh_under_test import ROOT, Mesh, running_mesh
+from benchmarks.mesh_under_test import ROOT, Mesh, free_ports, running_mesh
 from benchmarks.report import Figure, at_most, quantile
 
-SECONDS = 180.0
-"""No round of changes begins later than this."""
+SECONDS = 110.0
+CLUSTER_SECONDS = 50.0
+"""No round of changes begins later, in a mesh with its own Consul and in one with a Consul of three servers."""
 ROUTES = 1000
 CALLERS = 4
 PAUSE = 0.01
@@ -45,6 +48,8 @@ STEPS = (25, 50, 100, 50, 0)
 
 _MESH = Path(__file__).with_name("change.yaml")
 _CALL_TIMEOUT = 10.0
+_STAY = 1.0
+"""Seconds in which an instance that has come gets calls before it leaves."""
 _WAIT = 60.0
 
 
@@ -58,6 +63,26 @@ class Record:
     busy: list[tuple[float, float]] = field(default_factory=list)
     applied: list[float] = field(default_factory=list)
     changes: Counter[str] = field(default_factory=Counter)
+    doing: str = "nothing"
+
+    @contextlib.contextmanager
+    def change(self, kind: str) -> Iterator[None]:
+        """What happens in the block is a change of this kind, counted at its end."""
+        self.doing = kind
+        try:
+            yield
+        except TimeoutError as err:
+            raise RuntimeError(f"{kind}: not done within {_WAIT:g} s") from err
+        finally:
+            self.doing = "nothing"
+        self.changes[kind] += 1
+
+    @contextlib.contextmanager
+    def span(self, spans: list[tuple[float, float]]) -> Iterator[None]:
+        """Add the time of the block to spans."""
+        started = time.perf_counter()
+        yield
+        spans.append((started, time.perf_counter()))
 
     def seconds_of(self, spans: list[tuple[float, float]]) -> list[float]:
         """How long the calls took that began within spans."""
@@ -81,35 +106,42 @@ class Operator:
         request = config.ApplyDocumentRequest(
             document=_document(f"{next(self._numbers)}s", share), source="benchmark", wait=Duration(seconds=30)
         )
-        started = time.perf_counter()
-        answer = await self._config.ApplyDocument(request, timeout=_WAIT)
-        self.record.applied.append(time.perf_counter() - started)
+        with self.record.change(kind):
+            started = time.perf_counter()
+            answer = await self._config.ApplyDocument(request, timeout=_WAIT)
+            self.record.applied.append(time.perf_counter() - started)
         if answer.proxies_waiting:
             raise RuntimeError(f"these have not taken a change: {', '.join(answer.proxies_waiting)}")
-        self.record.changes[kind] += 1
 
     async def come_and_go(self, service: str, kind: str) -> None:
         """One more instance of a service, from its start until it has left in order."""
         before = await self._healthy(service)
         command = ("run", "service", service, "--", sys.executable, "-m", "benchmarks.echo_server")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.meshctl.main", *command),
-            cwd=ROOT,
-            env=self.mesh.env,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            await self._until(service, lambda healthy: healthy > before)
-            process.terminate()
-            async with asyncio.timeout(_WAIT):
-                await process.wait()
-            await self._until(service, lambda healthy: healthy == before)
-        finally:
-            if process.returncode is None:
+        with self.record.change(f"{kind} added"):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "services.meshctl.main", *command),
+                cwd=ROOT,
+                env=self.mesh.env,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            try:
+                await self._until(service, lambda healthy: healthy > before)
+                await asyncio.sleep(_STAY)
+            except BaseException:
                 process.kill()
                 await process.wait()
-        self.record.changes[kind] += 1
+                raise
+        with self.record.change(f"{kind} removed"):
+            try:
+                process.terminate()
+                async with asyncio.timeout(_WAIT):
+                    await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            await self._until(service, lambda healthy: healthy == before)
 
     async def _healthy(self, service: str) -> int:
         answer = await self._control.ListServices(control.ListServicesRequest(), timeout=_WAIT)
@@ -122,28 +154,65 @@ class Operator:
                 await asyncio.sleep(0.1)
 
     async def restart_control_plane(self, number: signal.Signals) -> None:
-        """End it; the mesh starts it again."""
+        """End it; the mesh starts it again; done when all proxies are back."""
         (pid,) = [pid for pid, command in self.mesh.processes().items() if "services.control_plane" in command]
-        os.kill(pid, number)
-        async with asyncio.timeout(_WAIT):
-            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - somebody else's child
-                await asyncio.sleep(0.05)
-            while True:
-                with contextlib.suppress(grpc.aio.AioRpcError):
-                    await self._config.GetDocument(config.GetDocumentRequest(), timeout=2)
-                    break
-                await asyncio.sleep(0.05)
-        self.record.changes[f"control plane {number.name}"] += 1
+        before = await self._connected()
+        with self.record.change(f"control plane {number.name}"):
+            os.kill(pid, number)
+            async with asyncio.timeout(_WAIT):
+                while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - somebody else's child
+                    await asyncio.sleep(0.05)
+                while await self._connected() < before:  # noqa: ASYNC110 - it is told to who asks
+                    await asyncio.sleep(0.05)
 
-    async def rotate_root(self) -> None:
-        """From one root to the next, with all steps between; takes some lifetimes of certificates."""
-        await self._authority.RotateRoot(authority.RotateRootRequest(), timeout=_WAIT)
+    async def _connected(self) -> int:
+        try:
+            answer = await self._control.ListProxies(control.ListProxiesRequest(), timeout=2)
+        except grpc.aio.AioRpcError:
+            return 0
+        return len(answer.proxies)
+
+    async def lose_consul_leader(self, cluster: ConsulCluster) -> None:
+        """End Consul's leader; done when another one leads and the old one is back."""
+        old = await self._leader(cluster, other_than=None)
+        with self.record.change("Consul leader SIGKILL"):
+            await asyncio.to_thread(cluster.kill, old)
+            await self._leader(cluster, other_than=old)
+        await asyncio.to_thread(cluster.restart, old)
+        await self._leader(cluster, other_than=None)
+
+    async def _leader(self, cluster: ConsulCluster, *, other_than: int | None) -> int:
+        async with asyncio.timeout(_WAIT):
+            while True:
+                found = await asyncio.to_thread(cluster.leader)
+                if found is not None and found != other_than:
+                    return found
+                await asyncio.sleep(0.05)
+
+    async def rotate_roots(self, end: float) -> None:
+        """Rotate the root until the monotonic clock is at `end`, and the last time to its end; count renewals, too."""
+        signers: list[str] = []
+        renewed: set[str] | None = None
         while True:
-            answer = await self._authority.GetAuthority(authority.GetAuthorityRequest(), timeout=_WAIT)
-            if answer.authority.stage == "steady":
-                break
+            try:
+                answer = await self._authority.GetAuthority(authority.GetAuthorityRequest(), timeout=_WAIT)
+                listed = await self._control.ListCertificates(control.ListCertificatesRequest(), timeout=_WAIT)
+                signer = next(root.fingerprint for root in answer.authority.roots if root.signs)
+                if signer not in signers:
+                    signers.append(signer)
+                    self.record.changes["root"] += len(signers) > 1
+                found = {each.serial for each in listed.certificates if each.reason == "renewal"}
+                self.record.changes["certificate"] += len(found - renewed) if renewed is not None else 0
+                renewed = found | (renewed or set())
+                if answer.authority.stage == "steady":
+                    if time.monotonic() > end:
+                        return
+                    await self._authority.RotateRoot(authority.RotateRootRequest(), timeout=_WAIT)
+            except grpc.aio.AioRpcError as err:
+                # The control plane is being restarted.
+                if err.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
             await asyncio.sleep(1)
-        self.record.changes["root"] += 1
 
     async def close(self) -> None:
         """Close its connection."""
@@ -153,36 +222,44 @@ class Operator:
 async def measure() -> list[Figure]:
     """Rounds of changes for three minutes, and a quiet phase before each."""
     record = Record()
-    with running_mesh(_MESH, variables={"MESH_CERTIFICATE_LIFETIME": str(CERTIFICATE_SECONDS)}) as mesh:
-        operator = Operator(mesh, record)
-        try:
-            await operator.apply("routes")
-            async with _steady_calls(mesh, record):
-                await _change_everything(operator, record)
-        finally:
-            await operator.close()
+    await _run(record, {"MESH_CERTIFICATE_LIFETIME": str(CERTIFICATE_SECONDS)})
+    folder = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
+    try:
+        with running_cluster(folder, free_ports(PORTS)) as cluster:
+            await _run(record, {"CONSUL_HTTP_ADDR": cluster.address}, cluster)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return _figures(record)
 
 
-async def _change_everything(operator: Operator, record: Record) -> None:
-    end = time.monotonic() + SECONDS
-    rotation = asyncio.create_task(operator.rotate_root())
-    try:
-        for number in itertools.count():
-            with _span(record.quiet):
-                await asyncio.sleep(QUIET_SECONDS)
-            with _span(record.busy):
-                await _round(operator, signal.SIGKILL if number % 2 else signal.SIGTERM)
-            left = end - time.monotonic()
-            print(
-                f"  {len(record.calls)} calls, {len(record.failed)} failed, {max(0, left):.0f} s left", file=sys.stderr
-            )
-            if left <= 0:
-                break
-        async with asyncio.timeout(_WAIT):
-            await rotation
-    finally:
-        rotation.cancel()
+async def _run(record: Record, variables: dict[str, str], cluster: ConsulCluster | None = None) -> None:
+    """In a mesh of its own; with a cluster, its leader is lost in each round, else the root changes all the time."""
+    end = time.monotonic() + (SECONDS if cluster is None else CLUSTER_SECONDS)
+    with running_mesh(_MESH, variables=variables) as mesh:
+        operator = Operator(mesh, record)
+        try:
+            await operator.apply("routes")
+            async with _steady_calls(mesh, record), asyncio.TaskGroup() as group:
+                if cluster is None:
+                    group.create_task(operator.rotate_roots(end))
+                await _change_everything(operator, end, cluster)
+        finally:
+            await operator.close()
+
+
+async def _change_everything(operator: Operator, end: float, cluster: ConsulCluster | None) -> None:
+    record = operator.record
+    for number in itertools.count():
+        with record.span(record.quiet):
+            await asyncio.sleep(QUIET_SECONDS)
+        with record.span(record.busy):
+            await _round(operator, signal.SIGKILL if number % 2 else signal.SIGTERM)
+            if cluster is not None:
+                await operator.lose_consul_leader(cluster)
+        left = end - time.monotonic()
+        print(f"  {len(record.calls)} calls, {len(record.failed)} failed, {max(0, left):.0f} s left", file=sys.stderr)
+        if left <= 0:
+            break
 
 
 async def _round(operator: Operator, number: signal.Signals) -> None:
@@ -193,13 +270,6 @@ async def _round(operator: Operator, number: signal.Signals) -> None:
     await operator.come_and_go("echo", "instance")
     await operator.come_and_go("newcomer", "service")
     await operator.restart_control_plane(number)
-
-
-@contextlib.contextmanager
-def _span(spans: list[tuple[float, float]]) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    spans.append((started, time.perf_counter()))
 
 
 @contextlib.asynccontextmanager
@@ -219,28 +289,28 @@ async def _steady_calls(mesh: Mesh, record: Record) -> AsyncIterator[None]:
 
 async def _keep_calling(call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes], record: Record) -> None:
     while True:
-        started = time.perf_counter()
+        started, doing = time.perf_counter(), record.doing
         try:
             await call(b"0123456789" * 10, timeout=_CALL_TIMEOUT)
         except grpc.aio.AioRpcError as err:
-            record.failed.append(f"{err.code().name}: {err.details()}")
+            record.failed.append(f"during {doing}: {err.code().name} {err.details()}")
         record.calls.append((started, time.perf_counter() - started))
         await asyncio.sleep(PAUSE)
 
 
 def _document(timeout: str, share: int) -> str:
-    """Routes that nobody calls, and after them the one of the calls; all of them change with the timeout."""
+    """Routes that nobody calls, and after them the one of the calls; all of the former change with the timeout."""
+    # Written by hand: a YAML library takes so long for it that the calls of this process would wait.
     idle = [
-        {"name": f"r{number}", "match": {"grpc": {"service": f"none.S{number}"}}, "timeout": f"1m{timeout}"}
+        f"      - {{name: r{number}, match: {{grpc: {{service: none.S{number}}}}}, timeout: 1m{timeout}}}\n"
         for number in range(ROUTES - 1)
     ]
     service, _, method = METHOD.lstrip("/").partition("/")
-    used = {
-        "name": "used",
-        "match": {"grpc": {"service": service, "method": method}},
-        "split": {"echo": 100 - share, "spare": share},
-    }
-    return str(yaml.dump({"services": {"echo": {"routes": [*idle, used]}}}, Dumper=yaml.CSafeDumper))
+    used = (
+        f"      - {{name: used, match: {{grpc: {{service: {service}, method: {method}}}}}, "
+        f"split: {{echo: {100 - share}, spare: {share}}}}}\n"
+    )
+    return f"services:\n  echo:\n    routes:\n{''.join(idle)}{used}"
 
 
 def _figures(record: Record) -> list[Figure]:

@@ -101,7 +101,7 @@ def _wait_until_ready(process: subprocess.Popen[str], started: float) -> None:
 
 def _environment(state_dir: Path) -> dict[str, str]:
     names = ("GATEWAY_BIND", "CONTROL_BIND", "ENROLMENT_BIND", "CONSUL_BIND", "CONSUL_RPC_PORT", "CONSUL_SERF_PORT")
-    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     given = {name: value for name, value in os.environ.items() if not name.startswith(("MESH_", "CONSUL_"))}
     return (
         given
@@ -110,7 +110,8 @@ def _environment(state_dir: Path) -> dict[str, str]:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this host that nobody listens on at this moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
