@@ -200,9 +200,9 @@ class Operator:
                 signer = next(root.fingerprint for root in answer.authority.roots if root.signs)
                 if signer not in signers:
                     signers.append(signer)
-                    self.record.changes["root"] += len(signers) > 1
+                    self.record.changes["root rotated"] += len(signers) > 1
                 found = {each.serial for each in listed.certificates if each.reason == "renewal"}
-                self.record.changes["certificate"] += len(found - renewed) if renewed is not None else 0
+                self.record.changes["certificate renewed"] += len(found - renewed) if renewed is not None else 0
                 renewed = found | (renewed or set())
                 if answer.authority.stage == "steady":
                     if time.monotonic() > end:
@@ -238,7 +238,7 @@ async def _run(record: Record, variables: dict[str, str], cluster: ConsulCluster
     with running_mesh(_MESH, variables=variables) as mesh:
         operator = Operator(mesh, record)
         try:
-            await operator.apply("routes")
+            await operator.apply("all routes")
             async with _steady_calls(mesh, record), asyncio.TaskGroup() as group:
                 if cluster is None:
                     group.create_task(operator.rotate_roots(end))
@@ -264,7 +264,7 @@ async def _change_everything(operator: Operator, end: float, cluster: ConsulClus
 
 async def _round(operator: Operator, number: signal.Signals) -> None:
     for _ in range(3):
-        await operator.apply("routes")
+        await operator.apply("all routes")
     for share in STEPS:
         await operator.apply("split", share=share)
     await operator.come_and_go("echo", "instance")
@@ -315,11 +315,12 @@ def _document(timeout: str, share: int) -> str:
 
 def _figures(record: Record) -> list[Figure]:
     quiet, busy = record.seconds_of(record.quiet), record.seconds_of(record.busy)
-    made = ", ".join(f"{count} {kind}" for kind, count in sorted(record.changes.items()))
     for words, count in Counter(record.failed).most_common(5):
         print(f"  failed {count} times: {words}", file=sys.stderr)
-    figures = [
-        at_most("calls failed by changes", len(record.failed), "", 0, baseline=f"{len(record.calls)} calls; {made}")
+    figures = [at_most("calls failed by changes", len(record.failed), "", 0, baseline=f"{len(record.calls)} calls")]
+    figures += [
+        Figure(f"changes under load: {kind}", count, "", "made while the calls went on")
+        for kind, count in sorted(record.changes.items())
     ]
     for share in (0.5, 0.99):
         base = quantile(quiet, share)
