@@ -138,11 +138,13 @@ class Operator:
     async def rotate_root(self) -> None:
         """From one root to the next, with all steps between; takes some lifetimes of certificates."""
         await self._authority.RotateRoot(authority.RotateRootRequest(), timeout=_WAIT)
-        while True:
-            answer = await self._authority.GetAuthority(authority.GetAuthorityRequest(), timeout=_WAIT)
-            if answer.authority.stage == "steady":
-                break
+        stage = ""
+        while stage != "steady":
             await asyncio.sleep(1)
+            # The control plane is away for moments.
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer = await self._authority.GetAuthority(authority.GetAuthorityRequest(), timeout=_WAIT)
+                stage = answer.authority.stage
         self.record.changes["root"] += 1
 
     async def close(self) -> None:
