@@ -153,11 +153,11 @@ def _decide(state: MeshState, caller: str, service: str, request: Request) -> _D
         return _Decision(False, "revoked identity")
     if request.bare_path == HEALTH_CHECK:
         return _Decision(True, "health checks are no calls")
-    found = [it for it in state.policy.intentions_for(service) if _is_about(it, caller, request)]
+    found = [(name, it) for name, it in state.policy.intentions_for(service) if _is_about(it, caller, request)]
     for action in ("deny", "allow"):
-        for intention in found:
+        for name, intention in found:
             if intention.action == action:
-                return _Decision(action == "allow", f"{action} by {intention.name}")
+                return _Decision(action == "allow", f"{action} by {name}")
     default = state.policy.document.mesh.default_intention
     return _Decision(default == "allow", f"default {default}")
 

@@ -22,7 +22,7 @@ class ValueChange:
 def changed_paths(before: MeshDocument, after: MeshDocument) -> tuple[ValueChange, ...]:
     """The fields that differ in what two documents say, sorted by field.
 
-    Routes and intentions are told by name, as services.a.routes.canary.timeout, so that a new one in front does not
+    Routes are told by name, as services.a.routes.canary.timeout, so that a new one in front does not
     change all that follow. An order that differs is a change of the list as a whole: its names.
     """
     old, new = _fields(before), _fields(after)

@@ -396,7 +396,6 @@ class Service(ServicePolicy):
 class Intention(Part):
     """Who may call what. A denial beats a permission."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     action: Literal["allow", "deny"]
     callers: List[str] = Field(min_length=1)
     """Names of services; "*": every member."""
@@ -446,4 +445,5 @@ class MeshDocument(Part):
     mesh: Mesh = Mesh()
     defaults: ServicePolicy = ServicePolicy()
     services: Names[Service] = Names()
-    intentions: List[Intention] = ()
+    intentions: Names[Intention] = Names()
+    """By name, so that a layer above may replace one, take one away with a null, and add others."""

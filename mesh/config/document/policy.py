@@ -4,11 +4,15 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
 from mesh.config.document.models import Intention, MeshDocument, Service
 from mesh.config.document.values import Secret, split_target
+
+NamedIntentions = tuple[tuple[str, Intention], ...]
+"""Intentions with their names, sorted by these."""
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,15 +78,15 @@ class Policy:
         return tuple(sorted(found))
 
     @cached_property
-    def intentions_by_service(self) -> Mapping[str, tuple[Intention, ...]]:
-        """Intentions by the called service, in the order of the document; under "*" those that are about every one."""
-        found: dict[str, list[Intention]] = {}
-        for intention in self.document.intentions:
-            for service in dict.fromkeys(intention.services):
-                found.setdefault(service, []).append(intention)
-        return {name: tuple(each) for name, each in found.items()}
+    def intentions_by_service(self) -> Mapping[str, NamedIntentions]:
+        """Intentions by the called service; under "*" those that are about every one."""
+        found: dict[str, list[tuple[str, Intention]]] = {}
+        for named in sorted(self.document.intentions.items(), key=itemgetter(0)):
+            for service in dict.fromkeys(named[1].services):
+                found.setdefault(service, []).append(named)
+        return {service: tuple(each) for service, each in found.items()}
 
-    def intentions_for(self, service: str) -> tuple[Intention, ...]:
+    def intentions_for(self, service: str) -> NamedIntentions:
         """The intentions about calls to a service."""
         by_service = self.intentions_by_service
         return tuple(dict.fromkeys((*by_service.get(service, ()), *by_service.get("*", ()))))

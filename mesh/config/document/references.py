@@ -42,10 +42,9 @@ def check_references(loaded: LoadedDocument, known_services: Collection[str] | N
         flaws += names.all_known(("defaults", "fault", "callers"), document.defaults.fault.callers)
     flaws += _times(document)
     flaws += _repeated_authorities(document)
-    for number, intention in enumerate(document.intentions):
+    for name, intention in document.intentions.items():
         for side in ("callers", "services"):
-            flaws += names.all_known(("intentions", number, side), getattr(intention, side), star=True)
-    flaws += _repeated(("intentions",), [intention.name for intention in document.intentions])
+            flaws += names.all_known(("intentions", name, side), getattr(intention, side), star=True)
     flaws += _circles(document, "fallback", lambda service: service.fallback)
     flaws += _circles(document, "routes", _routed)
     return tuple(sorted({loaded.fault(path, reason) for path, reason in flaws}))

@@ -137,6 +137,9 @@ HEADER_NAME = Form(
     re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}"),
     "use a header name in lower case; pseudo-headers have fields of their own",
 )
+INTENTION_NAME = Form(
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"), "use letters, digits, dots, dashes and _, at most 63 characters"
+)
 REFERENCE = Form(
     re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\0]+|kv:[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*"),
     "write env:NAME, file:/PATH or kv:NAME, never the secret itself",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from mesh.config.document.models import Fault, HeaderEdits, MeshDocument, Service
-from mesh.config.document.values import HEADER_NAME, SERVICE_NAME, SUBSET_NAME, Form
+from mesh.config.document.values import HEADER_NAME, INTENTION_NAME, SERVICE_NAME, SUBSET_NAME, Form
 from mesh.config.yaml_lines import Path
 
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "x-auth-token"})
@@ -23,8 +23,9 @@ def words_flaws(document: MeshDocument) -> _Flaws:
     yield from _keys(("services",), document.services, SERVICE_NAME)
     for name, service in document.services.items():
         yield from _service(("services", name), service)
-    for number, intention in enumerate(document.intentions):
-        yield from _keys(("intentions", number, "headers"), intention.headers, HEADER_NAME)
+    yield from _keys(("intentions",), document.intentions, INTENTION_NAME)
+    for name, intention in document.intentions.items():
+        yield from _keys(("intentions", name, "headers"), intention.headers, HEADER_NAME)
 
 
 def _service(at: Path, service: Service) -> _Flaws:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from mesh.config.document import Intention, Route, Service, split_target
+from mesh.config.document import NamedIntentions, Route, Service, split_target
 from mesh.model import SpiffeId
 from mesh.xds import names
 from mesh.xds.resources.intentions import HEALTH_CHECK, build_denials, build_permissions, lift_intentions
@@ -33,7 +33,7 @@ class InboundRules:
 
     identity: SpiffeId
     policy: Service = _DEFAULT
-    intentions: tuple[Intention, ...] = ()
+    intentions: NamedIntentions = ()
     is_default_deny: bool = False
     revoked: frozenset[str] = frozenset()
     others: tuple[tuple[str, Service], ...] = ()

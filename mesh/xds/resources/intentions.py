@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from mesh.config.document import Intention
+from mesh.config.document import Intention, NamedIntentions
 from mesh.model import SpiffeId
 from mesh.xds import names
 from mesh.xds.resources.resource import any_of
@@ -34,20 +34,20 @@ def only_members(identity: SpiffeId) -> dict[str, Any]:
     return {"name": "rbac", "typed_config": any_of(f"{_RBAC}.RBAC", literal)}
 
 
-def build_denials(identity: SpiffeId, intentions: Iterable[Intention], revoked: Iterable[str]) -> dict[str, Any]:
+def build_denials(identity: SpiffeId, intentions: NamedIntentions, revoked: Iterable[str]) -> dict[str, Any]:
     """The rules of the filter that denies: revoked identities, then intentions; nothing where there are none."""
-    policies = {_title(it): _policy(identity, it) for it in intentions if it.action == "deny"}
+    policies = _policies(identity, intentions, "deny")
     if principals := [_service(identity, service) for service in sorted(revoked)]:
         policies["revoked"] = {"permissions": [{"any": True}], "principals": principals}
     return _per_route(names.DENY_FILTER, "DENY", policies) if policies else {}
 
 
-def build_permissions(identity: SpiffeId, intentions: Iterable[Intention]) -> dict[str, Any]:
+def build_permissions(identity: SpiffeId, intentions: NamedIntentions) -> dict[str, Any]:
     """The rules of the filter that allows, for a mesh in which what nobody allows is denied.
 
     What the registry may do is said elsewhere, see `only_members`.
     """
-    policies = {_title(it): _policy(identity, it) for it in intentions if it.action == "allow"}
+    policies = _policies(identity, intentions, "allow")
     return _per_route(names.ALLOW_FILTER, "ALLOW", policies)
 
 
@@ -65,8 +65,8 @@ def _per_route(name: str, action: str, policies: dict[str, Any]) -> dict[str, An
     return {name: any_of(f"{_RBAC}.RBACPerRoute", {"rbac": rules})}
 
 
-def _title(intention: Intention) -> str:
-    return f"intention {intention.name}"
+def _policies(identity: SpiffeId, intentions: NamedIntentions, action: str) -> dict[str, Any]:
+    return {f"intention {name}": _policy(identity, it) for name, it in intentions if it.action == action}
 
 
 def _policy(identity: SpiffeId, intention: Intention) -> dict[str, Any]:

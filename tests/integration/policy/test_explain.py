@@ -8,8 +8,9 @@ from mesh.xds.explain import explain_call
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SUBSETS = {"one": {"version": "1.0"}, "two": {"version": "2.0"}, "none": {"version": "9"}}
-DENY = {"name": "no", "action": "deny", "callers": ["caller"], "services": ["echo"]}
-ALLOW = {"name": "yes", "action": "allow", "callers": ["caller"], "services": ["echo"], "methods": ["echo.v1.Echo/*"]}
+DENY = {"action": "deny", "callers": ["caller"], "services": ["echo"]}
+ALLOW = {"action": "allow", "callers": ["caller"], "services": ["echo"], "methods": ["echo.v1.Echo/*"]}
+NO_SAY = DENY | {"methods": ["echo.v1.Echo/Say"]}
 
 DOCUMENTS = [
     {},
@@ -27,14 +28,14 @@ DOCUMENTS = [
     ]}}},
     {"services": {"caller": {"upstreams": ["backup"]}}},
     {"mesh": {"default_intention": "deny"}},
-    {"mesh": {"default_intention": "deny"}, "intentions": [ALLOW]},
-    {"intentions": [DENY]},
-    {"intentions": [DENY | {"headers": {"x-user": "ann"}}]},
-    {"mesh": {"default_intention": "deny"}, "intentions": [ALLOW, DENY | {"methods": ["echo.v1.Echo/Say"]}]},
-    {"intentions": [DENY | {"services": ["backup"]}], "services": {"echo": {"routes": [
+    {"mesh": {"default_intention": "deny"}, "intentions": {"yes": ALLOW}},
+    {"intentions": {"no": DENY}},
+    {"intentions": {"no": DENY | {"headers": {"x-user": "ann"}}}},
+    {"mesh": {"default_intention": "deny"}, "intentions": {"yes": ALLOW, "no": NO_SAY}},
+    {"intentions": {"no": DENY | {"services": ["backup"]}}, "services": {"echo": {"routes": [
         {"name": "b", "to": "backup"},
     ]}}},
-    {"intentions": [DENY | {"headers": {"x-mark": "1"}}], "services": {"echo": {"routes": [
+    {"intentions": {"no": DENY | {"headers": {"x-mark": "1"}}}, "services": {"echo": {"routes": [
         {"name": "h", "headers": {"request": {"set": {"x-mark": "1"}}}},
     ]}}},
 ]  # fmt: skip

@@ -11,7 +11,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 
 
 def intend(*intentions, default="allow", **more):
-    named = [{"name": f"i{at}", **intention} for at, intention in enumerate(intentions)]
+    named = {f"i{at}": intention for at, intention in enumerate(intentions)}
     return {"mesh": {"default_intention": default}, "intentions": named, **more}
 
 

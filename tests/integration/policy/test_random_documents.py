@@ -162,7 +162,7 @@ def documents(draw):
     echo = draw(echoes)
     echo["subsets"] = {"v1": {"version": "1.0"}, "v2": {"version": "2.0"}, "gold": {"metadata": {"tier": "gold"}}}
     echo["routes"] = [{"name": f"r{number}", **route} for number, route in enumerate(echo.get("routes", ()))]
-    named = [{"name": f"i{number}", **intention} for number, intention in enumerate(draw(intentions))]
+    named = {f"i{number}": intention for number, intention in enumerate(draw(intentions))}
     return {
         "mesh": draw(some(default_intention=st.sampled_from(("allow", "deny")))),
         "defaults": draw(some(**policies)),

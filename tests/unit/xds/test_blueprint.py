@@ -100,10 +100,10 @@ def test_an_intention_changes_routes_and_no_listener(state, specs):
         snapshot = Reconciler().sidecar_snapshot(found, specs["sidecar"])
         return {(url, it.name): it.version for url in names.SHORT_NAMES for it in snapshot.of(url).values()}
 
-    deny = {"name": "no", "action": "deny", "callers": ["echo"], "services": ["caller"]}
+    deny = {"action": "deny", "callers": ["echo"], "services": ["caller"]}
     limited = {"caller": {"rate_limit": {"requests": 1}, "connections": {"max_inbound": 3}}}
     before = versions(state)
-    after = versions(replace(state, policy=policy_of({"intentions": [deny], "services": limited})))
+    after = versions(replace(state, policy=policy_of({"intentions": {"no": deny}, "services": limited})))
     assert {key for key in before if before[key] != after[key]} == {
         (names.ROUTE, names.INBOUND),
         (names.EXTENSION, names.CONNECTION_LIMIT),

@@ -66,10 +66,10 @@ def test_a_fallback_is_used_when_nothing_else_is_healthy(state):
     ],
 )
 def test_a_denial_beats_a_permission_and_both_the_default(state, intentions, default, expected):
-    named = [
-        {"name": f"i{at}", "action": action, "callers": [caller], "services": ["echo"], "methods": [method]}
+    named = {
+        f"i{at}": {"action": action, "callers": [caller], "services": ["echo"], "methods": [method]}
         for at, (action, caller, method) in enumerate(intentions)
-    ]
+    }
     told = explained(state, {"mesh": {"default_intention": default}, "intentions": named})
     assert (told.is_allowed, told.intention) == expected
 

@@ -88,7 +88,7 @@ def test_versions_survive_a_restart():
         "identity = SpiffeId('mesh.test', 'default', 'echo')\n"
         "spec = ProxySpec('echo', 'echo-1', '/o', '/s', inbound=Address('127.0.0.1', 1), app_socket='/a')\n"
         "denied = tuple(\n"
-        "    Intention(name=f'i{n}', action='deny', callers=('a',), services=('echo',)) for n in range(9)\n"
+        "    (f'i{n}', Intention(action='deny', callers=('a',), services=('echo',))) for n in range(9)\n"
         ")\n"
         "rules = InboundRules(identity, intentions=denied, is_default_deny=True)\n"
         "print(build_upstream_cluster('echo', identity, '/s').version)\n"

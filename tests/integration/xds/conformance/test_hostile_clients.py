@@ -163,7 +163,7 @@ async def open_bad_line(port, rng):
 
     async def carry(reader, writer, *, is_forward):
         left = rng.randrange(1, 3_000)
-        with contextlib.suppress(OSError):
+        try:
             while chunk := await reader.read(rng.choice([1, 10, 4096])):
                 if is_forward and rng.random() < 0.05:
                     chunk = bytes(byte ^ rng.randrange(256) for byte in chunk)
@@ -172,7 +172,10 @@ async def open_bad_line(port, rng):
                 if left <= 0:
                     break
                 await writer.drain()
-        (writer.transport.abort if rng.random() < 0.5 else writer.close)()
+        except OSError:
+            pass
+        finally:
+            (writer.transport.abort if rng.random() < 0.5 else writer.close)()
 
     async def serve(reader, writer):
         there, back = await asyncio.open_connection("127.0.0.1", port)

@@ -1,7 +1,7 @@
 import pytest
 
 from mesh.config import MeshSettings
-from mesh.config.document import check_references, load_document
+from mesh.config.document import Layer, check_references, load_document
 from mesh.config.document.files import environment_layers, read_layer_file
 from mesh.config.document.schema import SCHEMA_FILE, schema_text
 from mesh.config.settings import CONFIG_DIR
@@ -51,3 +51,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_bytes(b"\xff")
     with pytest.raises(InvalidInput, match="UTF-8"):
         read_layer_file(tmp_path / "bad.yaml")
+
+
+def test_what_is_applied_adds_to_the_intentions_of_an_environment_or_takes_one_away():
+    def intentions(text):
+        layers = [*environment_layers("production"), Layer("operator", "operator", text)]
+        return load_document(layers).document.intentions
+
+    mine = "mine: {action: allow, callers: [a], services: [b]}"
+    assert intentions(f"intentions: {{{mine}}}").keys() == {"edge", "mine"}
+    assert intentions(f"intentions: {{edge: null, {mine}}}").keys() == {"mine"}
