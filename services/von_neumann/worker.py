@@ -14,11 +14,14 @@ from typing import Any
 from mesh import errors
 from mesh.errors import MeshError, ResourceExhausted
 
+_RESERVE = 32 << 20
+"""Bytes of memory with which a worker that has used all of its own can still say so."""
+
 
 def main() -> int:
     """Work until the input ends; the exit status is 0."""
     size = int(sys.argv[1]) << 20
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_AS, (size, size + _RESERVE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
         _serve(json.loads(line))
@@ -33,6 +36,7 @@ def _serve(request: dict[str, Any]) -> None:
     except MeshError as err:
         answer = _describe(err)
     except MemoryError:
+        _open_reserve()
         answer = _describe(_too_large("It needs more memory than it may have."))
     except RecursionError:
         answer = _describe(_too_large("It is nested too deeply."))
@@ -53,6 +57,12 @@ def _limit_processor(seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, hard))
+
+
+def _open_reserve() -> None:
+    """What has failed is still held by its error; the pool ends a worker that has answered so."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
 def _work(job: str, given: Any) -> Any:

@@ -333,9 +333,13 @@ async def start_web_app(stack, app, path):
     await web.UnixSite(runner, str(path)).start()
 
 
+@pytest.fixture(autouse=True)
+def _logs():
+    configure_logs("test", level="error")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def mesh_of_envoys():
-    configure_logs("test", level="error")
     directory = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
     authority = CertificateAuthority.open(directory / "ca", trust_domain=TRUST_DOMAIN)
     inbound = dict(zip(("echo-1", "echo-2", "backup-1", "web-1", "edge"), free_ports(5), strict=True))

@@ -3,26 +3,14 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import structlog
 
 from mesh.errors import InvalidInput
 from mesh.telemetry import configure_logs, correlation_id, get_logger
 
 Lines = Callable[[], list[dict[str, object]]]
-
-
-@pytest.fixture(autouse=True)
-def untouched() -> Iterator[None]:
-    """Other tests find logging as it was."""
-    root = logging.getLogger()
-    handlers, level, config = list(root.handlers), root.level, structlog.get_config()
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.configure(**config)
 
 
 @pytest.fixture
