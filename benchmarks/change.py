@@ -31,7 +31,8 @@ from agentmesh.control.v1 import (
 )
 from benchmarks.consul_cluster import PORTS, ConsulCluster, running_cluster
 from benchmarks.echo_server import METHOD
-from benchmarks.mesh_under_test import ROOT, Mesh, free_ports, running_mesh
+from benchmarks.mesh_under_test import ROOT, Mesh, running_mesh
+from benchmarks.ports import free_ports
 from benchmarks.report import Figure, at_most, quantile
 
 SECONDS = 110.0

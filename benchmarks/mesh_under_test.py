@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "sidecar_config" / "mesh.yaml"
@@ -108,12 +109,3 @@ def _environment(state_dir: Path) -> dict[str, str]:
         | {"MESH_STATE_DIR": str(state_dir)}
         | {f"MESH_{name}": str(port) if name.endswith("PORT") else f"127.0.0.1:{port}" for name, port in ports.items()}
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this host that nobody listens on at this moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

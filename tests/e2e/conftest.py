@@ -7,7 +7,6 @@ import os
 import queue
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from typing import Any
 
 import grpc
 import pytest
+
+from benchmarks.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -97,14 +98,6 @@ def _environ(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/environ").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def environment(state_dir: Path) -> dict[str, str]:
@@ -274,8 +267,3 @@ def short_state_dir() -> Iterator[Path]:
 @pytest.fixture
 def new_load() -> Callable[..., Load]:
     return Load
-
-
-@pytest.fixture
-def some_ports() -> Callable[[int], list[int]]:
-    return free_ports

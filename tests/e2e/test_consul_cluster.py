@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from benchmarks.consul_cluster import PORTS, running_cluster
+from benchmarks.ports import free_ports
 
 
 @pytest.fixture
-def cluster(short_state_dir, some_ports):
-    with running_cluster(short_state_dir, some_ports(PORTS)) as running:
+def cluster(short_state_dir):
+    with running_cluster(short_state_dir, free_ports(PORTS)) as running:
         yield running
 
 

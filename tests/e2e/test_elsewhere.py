@@ -12,6 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.ports import free_ports
 from mesh.discovery import find_consul
 from services.meshctl.infrastructure import TOOLS_DIR
 
@@ -60,16 +61,11 @@ def test_a_used_token_lets_nobody_else_in(mesh, short_state_dir, lines_of, tmp_p
     assert "used" in said
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def consul():
     """A Consul in development mode, of which the mesh knows nothing but its address."""
-    ports = {"http": free_port(), "server": free_port(), "serf-lan": free_port(), "serf-wan": free_port()}
+    names = ("http", "server", "serf-lan", "serf-wan")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     options = [f"-{name}-port={port}" for name, port in ports.items()]
     command = [find_consul(TOOLS_DIR, progress=print), "agent", "-dev", "-dns-port=-1", "-grpc-port=-1", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

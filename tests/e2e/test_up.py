@@ -97,6 +97,7 @@ def test_a_crash_loop_shows_in_status_and_a_killed_up_leaves_nothing_that_stands
 
     def crashes():
         done = meshctl(start, "status", "--output", "json")
+        assert done.stdout, done.stderr
         return [crash for crash in json.loads(done.stdout)["crashes"] if crash["name"] == "crashing"]
 
     end = time.monotonic() + 30

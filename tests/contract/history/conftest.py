@@ -1,6 +1,5 @@
 import asyncio
 import itertools
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from benchmarks.ports import free_ports
 from mesh.config.history import Draft, FileKeys, KeyStore, Layer, RevisionStore
 from mesh.discovery import ConsulAgentSettings, ConsulEndpoint, find_consul, open_consul_agent
 from mesh.model import Address
@@ -20,22 +20,15 @@ ROOT = Path(__file__).resolve().parents[3]
 _prefixes = itertools.count(1)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def consul() -> AsyncIterator[ConsulEndpoint]:
     with tempfile.TemporaryDirectory(prefix="am-", dir="/tmp") as folder:
         settings = ConsulAgentSettings(
             binary=find_consul(ROOT / ".tools", progress=print),
             data_dir=Path(folder) / "consul",
-            http=Address("127.0.0.1", _free_port()),
-            rpc_port=_free_port(),
-            serf_port=_free_port(),
+            http=Address("127.0.0.1", free_ports(1)[0]),
+            rpc_port=free_ports(1)[0],
+            serf_port=free_ports(1)[0],
         )
         async with open_consul_agent(settings) as agent:
             yield ConsulEndpoint(agent.address)

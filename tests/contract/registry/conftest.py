@@ -1,6 +1,5 @@
 import asyncio
 import itertools
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from agentmesh.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
+from benchmarks.ports import free_ports
 from mesh.discovery import (
     ConsulAgentSettings,
     ConsulRegistry,
@@ -38,13 +38,6 @@ ROOT = Path(__file__).resolve().parents[3]
 BOUND = 15.0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass(frozen=True)
 class Registries:
     """One implementation: a registry that works, and one of which nobody is there."""
@@ -66,12 +59,12 @@ async def _open_consul() -> AsyncIterator[Registries]:
         settings = ConsulAgentSettings(
             binary=find_consul(ROOT / ".tools", progress=print),
             data_dir=Path(folder) / "consul",
-            http=Address("127.0.0.1", _free_port()),
-            rpc_port=_free_port(),
-            serf_port=_free_port(),
+            http=Address("127.0.0.1", free_ports(1)[0]),
+            rpc_port=free_ports(1)[0],
+            serf_port=free_ports(1)[0],
         )
         async with open_consul_agent(settings) as agent:
-            yield Registries(ConsulRegistry(agent.address), ConsulRegistry(Address("127.0.0.1", _free_port())))
+            yield Registries(ConsulRegistry(agent.address), ConsulRegistry(Address("127.0.0.1", free_ports(1)[0])))
 
 
 class NoIdentity:

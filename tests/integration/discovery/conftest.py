@@ -1,6 +1,5 @@
 import asyncio
 import datetime
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -17,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
+from benchmarks.ports import free_ports
 from mesh.discovery import AgentTls, ConsulAgentSettings, RegistrySnapshot, find_consul
 from mesh.model import Address
 
@@ -24,16 +24,9 @@ ROOT = Path(__file__).resolve().parents[3]
 BOUND = 20.0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def free_address() -> Callable[[], Address]:
-    return lambda: Address("127.0.0.1", _free_port())
+    return lambda: Address("127.0.0.1", free_ports(1)[0])
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +48,9 @@ def new_settings(consul_binary: Path, folder: Path) -> Callable[..., ConsulAgent
         defaults: dict[str, object] = {
             "binary": consul_binary,
             "data_dir": folder / "consul",
-            "http": Address("127.0.0.1", _free_port()),
-            "rpc_port": _free_port(),
-            "serf_port": _free_port(),
+            "http": Address("127.0.0.1", free_ports(1)[0]),
+            "rpc_port": free_ports(1)[0],
+            "serf_port": free_ports(1)[0],
         }
         return ConsulAgentSettings(**(defaults | changes))  # type: ignore[arg-type]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import pytest
 
 from agentmesh.identity.v1 import identity_service_pb2 as pb
 from agentmesh.identity.v1 import identity_service_pb2_grpc as pb_grpc
+from benchmarks.ports import free_ports
 from mesh.identity import (
     CertificateAuthority,
     Identity,
@@ -226,6 +226,4 @@ def open_raw_server() -> Callable[..., AbstractAsyncContextManager[Address]]:
 @pytest.fixture
 def closed_port() -> Address:
     """An address at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return Address("127.0.0.1", probe.getsockname()[1])
+    return Address("127.0.0.1", free_ports(1)[0])

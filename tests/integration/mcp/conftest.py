@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2_grpc as pb_grpc
+from benchmarks.ports import free_ports
 from mesh.mcp import LinkServer, McpBridgeServicer, Upstream, open_stdio_peer, open_stdio_wire
 from mesh.mcp.link_http import open_http_peer
 from mesh.mcp.streamable_http import HttpServer, open_http_wire
@@ -155,10 +156,7 @@ def wait_for_port() -> Callable[[int], None]:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import socket
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -20,6 +19,7 @@ import pytest_asyncio
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from benchmarks.ports import free_ports
 from mesh.config.document import MeshDocument, Policy
 from mesh.config.document.policy import merge
 from mesh.identity import CertificateAuthority, Svid, open_server_credentials, write_svid_files
@@ -269,14 +269,6 @@ class World:
     async def close(self):
         for channel in self._channels.values():
             await channel.close()
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return [found.getsockname()[1] for found in sockets]
 
 
 def svid_of(authority, service):

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+from benchmarks.ports import free_ports
 from mesh.identity import open_server_credentials, write_svid_files
 from mesh.model import Address, Declaration, Instance, ProxySpec, SpiffeId
 from mesh.rpc import ServerSettings, open_server, open_target
@@ -27,14 +28,6 @@ TRUST_DOMAIN = "mesh.test"
 SHORT = {short: url for url, short in names.SHORT_NAMES.items()}
 # Envoy waits 15 s for endpoints that it is not sent. What is to come at once must come well before that.
 AT_ONCE = 8.0
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return [found.getsockname()[1] for found in sockets]
 
 
 class Envoy:
