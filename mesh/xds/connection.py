@@ -29,7 +29,7 @@ _MOST_CROSSING_REQUESTS = 64
 class Connection:
     """A stream of one client. `on_settled` is called when the client has acknowledged all that there is for it."""
 
-    def __init__(self, stream: AdsStream, spec: Spec, *, on_settled: Callable[[], None]) -> None:
+    def __init__(self, stream: AdsStream[Any], spec: Spec, *, on_settled: Callable[[], None]) -> None:
         self.stream = stream
         self.spec = spec
         self._on_settled = on_settled

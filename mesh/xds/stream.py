@@ -5,9 +5,10 @@ make before break: clusters and endpoints are added before the listeners and rou
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from mesh.model import SpiffeId
 from mesh.telemetry import get_logger
@@ -25,7 +26,23 @@ _log = get_logger(__name__)
 _NOTHING = Plan()
 
 
-class AdsStream:
+class _Subscription(Protocol):
+    """What both kinds of subscription share; see mesh.xds.subscription."""
+
+    held: dict[str, str]
+
+    @property
+    def is_waiting(self) -> bool: ...
+
+    def acknowledge(self, nonce: str) -> bool: ...
+
+    def refuse(self, nonce: str, message: str) -> tuple[str, ...] | None: ...
+
+
+_S = TypeVar("_S", bound=_Subscription)
+
+
+class AdsStream(ABC, Generic[_S]):
     """What both protocols share: who is there, what it should have, and how it went."""
 
     protocol = ""
@@ -37,6 +54,7 @@ class AdsStream:
         self.connect_time: datetime = utc_now()
         self._snapshot: Snapshot = EMPTY
         self._version = ""
+        self._subscriptions: dict[str, _S] = {}
         self._records: dict[str, TypeRecord] = {}
         self._nonces = itertools.count(1)
         self.on_answer: Callable[[Answer], None] = lambda answer: None
@@ -51,15 +69,38 @@ class AdsStream:
     @property
     def is_waiting(self) -> bool:
         """True while the client has not acknowledged something."""
-        raise NotImplementedError
+        return any(subscription.is_waiting for subscription in self._subscriptions.values())
 
+    @abstractmethod
     def receive(self, request: Any) -> None:
         """Take a request."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_response(self) -> Response | None:
         """The next response to send, which counts as sent; None when there is none now."""
-        raise NotImplementedError
+
+    def _subscription(self, type_url: str, make: Callable[[], _S]) -> _S:
+        """What the client has asked for of a type; made when this is its first request for it."""
+        known = self._subscriptions.get(type_url)
+        if known is None:
+            check_types({*self._subscriptions, type_url})
+            known = self._subscriptions[type_url] = make()
+        return known
+
+    def _take_answer(self, request: Any, subscription: _S) -> None:
+        """Take what a request says of the response with its nonce."""
+        url, nonce = request.type_url, request.response_nonce
+        record = self._record(url)
+        if not nonce:
+            return
+        if request.HasField("error_detail"):
+            message = request.error_detail.message
+            refused = subscription.refuse(nonce, message)
+            if refused is not None:
+                self._note_nack(url, refused, subscription.held, message)
+        elif subscription.acknowledge(nonce):
+            record.note_ack()
+            self.on_answer(Answer(self.node_id, self.spiffe_id, url))
 
     def _note_changed(self, changes: Mapping[str, frozenset[str]]) -> None:
         """The snapshot is another one; `changes` are names by type URL."""
@@ -71,19 +112,16 @@ class AdsStream:
         """
         return all(self._has_taken(url, versions) for url, versions in changed.items())
 
-    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _has_taken(self, type_url: str, versions: Mapping[str, str | None]) -> bool: ...
 
     def refusals(self) -> tuple[Answer, ...]:
         """What the client has refused on this stream and would not be sent again, one per type."""
         return tuple(
             Answer(self.node_id, self.spiffe_id, url, True, dict(held), record.nack_message[:LONGEST_COMPLAINT])
             for url, record in self._records.items()
-            if (held := self._held(url))
+            if (held := self._subscriptions[url].held)
         )
-
-    def _held(self, type_url: str) -> Mapping[str, str]:
-        raise NotImplementedError
 
     def status(self) -> ProxyStatus:
         """How the client is."""
@@ -101,22 +139,22 @@ class AdsStream:
 
     def _type_status(self, type_url: str, short: str) -> TypeStatus:
         record = self._records[type_url]
-        subscribed, held = self._counts(type_url)
         return TypeStatus(
             type=short,
-            subscribed=subscribed,
+            subscribed=self._count(type_url),
             sent_version=record.sent_version,
             acked_version=record.acked_version,
             ack_time=record.ack_time,
             nack_message=record.nack_message,
             nack_time=record.nack_time,
-            held_back=held,
+            held_back=self._held_back(type_url, self._subscriptions[type_url].held),
             sent_time=record.sent_time,
             is_waiting=record.is_waiting,
         )
 
-    def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _count(self, type_url: str) -> int:
+        """How many resources of a type the client has, or was sent."""
 
     def _held_back(self, type_url: str, held: Mapping[str, str]) -> tuple[str, ...]:
         """The names whose newest version the client has refused."""
@@ -147,14 +185,13 @@ class AdsStream:
         )
 
 
-class DeltaStream(AdsStream):
+class DeltaStream(AdsStream[DeltaSubscription]):
     """DeltaAggregatedResources, as Envoy speaks it."""
 
     protocol = "delta"
 
     def __init__(self, node_id: str, spiffe_id: SpiffeId, user_agent: str) -> None:
         super().__init__(node_id, spiffe_id, user_agent)
-        self._subscriptions: dict[str, DeltaSubscription] = {}
         # Clusters that were sent and whose endpoints were not sent since.
         self._warming: set[str] = set()
         # The client comes with clusters of an earlier stream: it will ask for listeners and routes, too.
@@ -164,19 +201,8 @@ class DeltaStream(AdsStream):
         url = request.type_url
         initial = request.initial_resource_versions
         check_lengths((url,), request.resource_names_subscribe, initial.keys(), initial.values())
-        subscription = self._subscriptions.get(url)
-        if subscription is None:
-            check_types({*self._subscriptions, url})
-            subscription = self._subscriptions[url] = DeltaSubscription()
-        record = self._record(url)
-        if request.response_nonce:
-            if request.HasField("error_detail"):
-                held = subscription.refuse(request.response_nonce, request.error_detail.message)
-                if held is not None:
-                    self._note_nack(url, held, subscription.held, request.error_detail.message)
-            elif subscription.acknowledge(request.response_nonce):
-                record.note_ack()
-                self.on_answer(Answer(self.node_id, self.spiffe_id, url))
+        subscription = self._subscription(url, DeltaSubscription)
+        self._take_answer(request, subscription)
         subscription.subscribe(
             request.resource_names_subscribe,
             request.resource_names_unsubscribe,
@@ -188,10 +214,6 @@ class DeltaStream(AdsStream):
             self._force_endpoints()
         elif url == names.CLUSTER and request.initial_resource_versions:
             self._is_returning = True
-
-    @property
-    def is_waiting(self) -> bool:
-        return any(subscription.is_waiting for subscription in self._subscriptions.values())
 
     def _note_changed(self, changes: Mapping[str, frozenset[str]]) -> None:
         for url, changed in changes.items():
@@ -297,45 +319,22 @@ class DeltaStream(AdsStream):
         if endpoints is not None and self._warming:
             endpoints.force(self._warming & endpoints.names)
 
-    def _held(self, type_url: str) -> Mapping[str, str]:
-        return self._subscriptions[type_url].held
-
-    def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
-        subscription = self._subscriptions[type_url]
-        return len(subscription.sent), self._held_back(type_url, subscription.held)
+    def _count(self, type_url: str) -> int:
+        return len(self._subscriptions[type_url].sent)
 
 
-class StateStream(AdsStream):
+class StateStream(AdsStream[StateSubscription]):
     """StreamAggregatedResources, as gRPC's own client speaks it."""
 
     protocol = "state-of-the-world"
-
-    def __init__(self, node_id: str, spiffe_id: SpiffeId, user_agent: str) -> None:
-        super().__init__(node_id, spiffe_id, user_agent)
-        self._subscriptions: dict[str, StateSubscription] = {}
 
     def receive(self, request: Any) -> None:
         url = request.type_url
         check_lengths((url,), request.resource_names)
         check_count(url, len(request.resource_names))
-        subscription = self._subscriptions.get(url)
-        if subscription is None:
-            check_types({*self._subscriptions, url})
-            subscription = self._subscriptions[url] = StateSubscription()
-        record = self._record(url)
-        if request.response_nonce:
-            if request.HasField("error_detail"):
-                held = subscription.refuse(request.response_nonce, request.error_detail.message)
-                if held is not None:
-                    self._note_nack(url, held, subscription.held, request.error_detail.message)
-            elif subscription.acknowledge(request.response_nonce):
-                record.note_ack()
-                self.on_answer(Answer(self.node_id, self.spiffe_id, url))
+        subscription = self._subscription(url, StateSubscription)
+        self._take_answer(request, subscription)
         subscription.request(request.resource_names, may_be_wildcard=url in names.WILDCARD_TYPES)
-
-    @property
-    def is_waiting(self) -> bool:
-        return any(subscription.is_waiting for subscription in self._subscriptions.values())
 
     def next_response(self) -> Response | None:
         for url in names.PUSH_ORDER:
@@ -362,9 +361,5 @@ class StateStream(AdsStream):
             if subscription.is_wildcard or name in subscription.names
         )
 
-    def _held(self, type_url: str) -> Mapping[str, str]:
-        return self._subscriptions[type_url].held
-
-    def _counts(self, type_url: str) -> tuple[int, tuple[str, ...]]:
-        subscription = self._subscriptions[type_url]
-        return len(subscription.sent or ()), self._held_back(type_url, subscription.held)
+    def _count(self, type_url: str) -> int:
+        return len(self._subscriptions[type_url].sent or ())
