@@ -12,20 +12,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from mesh.config.document import Policy
-from mesh.config.history import Draft, Head, Layer, Refusal, Revision, RevisionStore, Status, stale
-from mesh.errors import DocumentInvalid, FailedPrecondition, MeshError, NotFound
+from mesh.config.history import Draft, Layer, Refusal, Revision, RevisionStore, Status, stale
+from mesh.errors import DocumentInvalid, FailedPrecondition, MeshError
 from mesh.runtime import Backoff
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import Answer
-from mesh.xds.rollout import Changed, changed_resources, choose_first
+from mesh.xds.rollout import changed_resources
 from mesh.xds.snapshot import Snapshot
 from services.control_plane.audit import Audit
 from services.control_plane.document_checks import Check, DocumentChecks
 from services.control_plane.document_reader import read_layers
+from services.control_plane.in_force import InForce
 from services.control_plane.refusals import Refusals, cause_of
 from services.control_plane.rollout_ports import ErrorRates, Proxies, Secrets
 from services.control_plane.staging import LOOK_SECONDS, StagedTrial, Step
@@ -64,21 +64,15 @@ class Rollout:
     ) -> None:
         self.history = history
         self.trials = Trials()
-        self._store = store
         self._audit = audit
         self._error_rates = error_rates
         self._leads = leads
         self._checks = DocumentChecks(self.trials, secrets, known_services)
-        self._probation = probation
         self._clock = clock
         self._refusals = Refusals(self.trials, lambda: self._checks.connected, clock)
         self._one_change = asyncio.Lock()
-        self._progress = asyncio.Event()
-        self._head = Head()
-        # Revisions from this one on are out of force here, although the history may not know yet; 0 for none.
-        self._doomed = 0
-        # Counts as good here, although the history may not know; 0 for none.
-        self._proven = 0
+        self._in_force = InForce(history, store, self._checks, self.trials, probation=probation, clock=clock)
+        self._news = self._in_force.news
 
     # What AdsServer asks and tells.
 
@@ -90,11 +84,7 @@ class Rollout:
         """See AdsServer."""
         if answer.is_refusal:
             self._refusals.note(answer)
-        self._wake()
-
-    def _wake(self) -> None:
-        self._progress.set()
-        self._progress = asyncio.Event()
+        self._news.tell()
 
     # Lifetime.
 
@@ -109,8 +99,7 @@ class Rollout:
         if not head.newest:
             await self._make_first(await first_draft())
             head = await self.history.head()
-        self._proven = await self._find_proven(head)
-        await self._adopt(head)
+        await self._in_force.start(head)
         _log.info("document_in_force", revision=head.active, newest=head.newest)
 
     async def _make_first(self, draft: Draft) -> None:
@@ -139,7 +128,7 @@ class Rollout:
             try:
                 async for _ in self.history.watch():
                     async with self._one_change:
-                        await self._adopt(await self.history.head())
+                        await self._in_force.adopt(await self.history.head())
                     backoff.reset()
             except MeshError as err:
                 _log.error("history_not_followed", reason=err.reason, error=str(err))
@@ -200,7 +189,7 @@ class Rollout:
             is_staged = rollout.strategy == "staged" and bool(check.snapshots)
             draft = replace(draft, document_version=check.reading.version)
             revision = await self.history.append(draft, newest=head.newest, staged=is_staged)
-            await self._adopt(await self.history.head(), check)
+            await self._in_force.adopt(await self.history.head(), check)
             return revision, check, True
 
     async def unstage(self, number: int, *, author: str, reason: str) -> None:
@@ -219,7 +208,6 @@ class Rollout:
         number, acked, end = revision.number, 0, self._clock() + seconds
         waiting = {node: changed_resources(*both) for node, both in concerned.items()}
         while True:
-            progress = self._progress
             for node in list(waiting):
                 match self._checks.connected.has_taken(node, waiting[node]):
                     case None:
@@ -231,12 +219,9 @@ class Rollout:
             left = end - self._clock()
             if not waiting or not self.trials.holds(number) or left <= 0:
                 break
-            try:
-                async with asyncio.timeout(min(left, LOOK_SECONDS)):
-                    await progress.wait()
-            except TimeoutError:
+            if not await self._news.wait(min(left, LOOK_SECONDS)):
                 # Instances may have come and gone meanwhile, and with them versions of what is built.
-                waiting = {node: self._changed_for(node, number) for node in waiting}
+                waiting = {node: self._in_force.changed_for(node, number) for node in waiting}
         if not self.trials.holds(number):
             # Out of force already; the history follows at once, or when it can be reached again.
             # Who undoes it has taken the lock.
@@ -245,83 +230,7 @@ class Rollout:
         head = await self.history.head()
         return Outcome(revision, head.status_of(revision), acked, tuple(sorted(waiting)))
 
-    def _changed_for(self, node_id: str, number: int) -> Changed:
-        chain = self.trials.chain_for(node_id)
-        position = next((at for at, found in enumerate(chain) if found.number == number), 0)
-        if not position:
-            return {}
-        snapshots = [self._checks.connected.preview(node_id, chain[at].policy) for at in (position - 1, position)]
-        before, after = snapshots
-        return changed_resources(before, after) if before is not None and after is not None else {}
-
-    # What is in force.
-
-    async def _adopt(self, head: Head, check: Check | None = None) -> None:
-        """Make this control plane serve what a head says."""
-        if self.trials.candidates and (head.active, head.staged, head.newest) == (
-            self._head.active,
-            self._head.staged,
-            self._head.newest,
-        ):
-            return
-        held = [*self.trials.candidates, *([self.trials.staged] if self.trials.staged is not None else [])]
-        # Numbers that go backwards are those of another history: Consul has lost its data.
-        is_same = head.newest >= self._head.newest
-        known = {found.number: found for found in held if is_same}
-        self._proven = self._proven if is_same else 0
-        base = min(max(head.good, self._proven), head.active) or head.active
-        candidates = []
-        for number in range(base, head.active + 1):
-            if self._is_doomed(number):
-                break
-            found = known.get(number) or await self._candidate(number, check)
-            if found.revision.cause or (number != head.active and head.status_of(found.revision) is Status.ROLLED_BACK):
-                continue
-            if number != base and found is not known.get(number):
-                found.ends_at = self._clock() + self._probation
-            candidates.append(found)
-        if self.trials.staged is not None and self.trials.staged.number == head.active:
-            # Promoted: now the others show how they take it.
-            self.trials.staged.ends_at = self._clock() + self._probation
-        self.trials.candidates = candidates
-        if head.staged and not self._is_doomed(head.staged):
-            staged = known.get(head.staged) or await self._candidate(head.staged, check)
-            if self.trials.staged is not staged:
-                self.trials.stage(staged, await self._choose_first(staged, check))
-        else:
-            self.trials.unstage()
-        self._head = head
-        self._publish()
-
-    async def _find_proven(self, head: Head) -> int:
-        """The newest revision that had been in force for a whole probation when the active one came, else the good one.
-
-        Control planes that are restarted before a probation ends confirm none; they would read more at each start.
-        """
-        if head.active <= head.good:
-            return head.good
-        since = (await self.history.get(head.active)).create_time - timedelta(seconds=self._probation)
-        for number in range(head.active - 1, head.good, -1):
-            try:
-                found = await self.history.get(number)
-            except NotFound:
-                # The history has forgotten it, and all before it.
-                return number + 1
-            if not found.cause and found.create_time <= since:
-                return number
-        return head.good
-
-    def _is_doomed(self, number: int) -> bool:
-        return 0 < self._doomed <= number
-
-    async def _candidate(self, number: int, check: Check | None) -> Candidate:
-        revision = await self.history.get(number)
-        is_checked = check is not None and check.reading.policy.revision == number
-        if check is not None and is_checked:
-            reading = check.reading
-        else:
-            reading = await self._checks.with_secrets(read_layers(revision.draft.layers, revision=number))
-        return Candidate(revision, reading, self._clock() + self._probation)
+    # Secrets.
 
     async def _follow_secrets(self) -> None:
         while True:
@@ -331,26 +240,7 @@ class Rollout:
     async def renew_secrets(self) -> None:
         """Look up the secrets of what is in force again; new values go to the proxies."""
         async with self._one_change:
-            staged = [self.trials.staged] if self.trials.staged is not None else []
-            is_new = False
-            for found in (*self.trials.candidates, *staged):
-                reading = await self._checks.with_secrets(found.reading)
-                is_new = is_new or reading.policy.secrets_version != found.policy.secrets_version
-                found.reading = reading
-            if is_new:
-                _log.info("secrets_changed")
-                self._publish()
-
-    async def _choose_first(self, staged: Candidate, check: Check | None) -> frozenset[str]:
-        if check is None:
-            check = await self._checks.check(staged.revision.draft.layers, revision=staged.number, is_restored=True)
-        percent = staged.policy.document.mesh.rollout.first_percent
-        return choose_first(list(check.snapshots), percent, str(staged.number))
-
-    def _publish(self) -> None:
-        self._store.set_policy(self.trials.current.policy)
-        self._checks.connected.refresh()
-        self._wake()
+            await self._in_force.renew_secrets()
 
     # Refusals.
 
@@ -358,66 +248,38 @@ class Rollout:
         while True:
             verdict = await self._refusals.next_verdict()
             culprit = verdict.culprit
-            if culprit is self.trials.staged:
-                # Others have nothing of it.
-                self.trials.unstage()
-            else:
-                self.trials.drop(culprit.number)
-            self._doomed = culprit.number
-            self._publish()
+            self._in_force.take_out(culprit)
             # Nothing is waited for between this and the publication: who waits for the outcome comes later.
             async with self._one_change:
                 refusals = [verdict.refusal, *await self._refusals.more_of(verdict)]
                 await self._take_back(culprit.number, cause_of(refusals), refusals, who="control-plane")
 
     async def _take_back(self, number: int, cause: str, refusals: Sequence[Refusal], *, who: str) -> None:
-        """Undo a revision in the history, whatever it takes, and adopt what is in force then."""
-        backoff = Backoff(0.1, 5.0)
-        to = max(found.number for found in self.trials.candidates if found.number < number)
-        while True:
-            try:
-                head = await self.history.undo(number, to=to, cause=cause, refusals=refusals)
-                break
-            except MeshError as err:
-                _log.error("undo_not_kept", revision=number, reason=err.reason, error=str(err))
-                await asyncio.sleep(backoff.next())
-        self._doomed = 0
-        await self._adopt(head)
-        _log.error("change_undone", revision=number, in_force=head.active, cause=cause)
+        await self._in_force.undo(number, cause, refusals)
         await self._audit.note("undo", who=who, revision=number, decision="rolled-back", reason=cause)
 
     # Time.
 
     async def _end_probations(self) -> None:
         while True:
-            progress, end = self._progress, self.trials.next_end()
-            try:
-                async with asyncio.timeout(None if end is None else max(0.0, end - self._clock())):
-                    await progress.wait()
-            except TimeoutError:
-                number = self.trials.end_probations(self._clock())
-                if number:
-                    await self._confirm(number)
-
-    async def _confirm(self, number: int) -> None:
-        async with self._one_change:
-            try:
-                self._head = replace(self._head, good=(await self.history.confirm(number)).good)
-            except MeshError as err:
-                # Then the next control plane puts it on probation once more.
-                _log.warning("probation_not_noted", revision=number, reason=err.reason, error=str(err))
+            end = self.trials.next_end()
+            if await self._news.wait(None if end is None else max(0.0, end - self._clock())):
+                continue
+            number = self.trials.end_probations(self._clock())
+            if number:
+                async with self._one_change:
+                    await self._in_force.confirm(number)
 
     async def _hold_staged(self) -> None:
         while True:
-            progress = self._progress
             staged = self.trials.staged
             if staged is None:
-                await progress.wait()
+                await self._news.wait()
             elif self._leads():
                 await self._see_through(staged)
             else:
                 # Another control plane does, unless it dies.
-                await self._pause(LOOK_SECONDS)
+                await self._news.wait(LOOK_SECONDS)
 
     async def _see_through(self, staged: Candidate) -> None:
         """Promote a staged revision after its first proxies did well for long enough, or undo it."""
@@ -437,7 +299,7 @@ class Rollout:
                         f"at most {trial.most_percent:g} % may.",
                     )
                 case Step.WAIT:
-                    await self._pause(trial.pause)
+                    await self._news.wait(trial.pause)
 
     async def _undo_staged(self, staged: Candidate, cause: str) -> None:
         async with self._one_change:
@@ -446,7 +308,7 @@ class Rollout:
 
     def _first_have_taken(self, staged: Candidate) -> bool:
         return all(
-            self._checks.connected.has_taken(node, self._changed_for(node, staged.number)) is not False
+            self._checks.connected.has_taken(node, self._in_force.changed_for(node, staged.number)) is not False
             for node in self.trials.first
         )
 
@@ -454,15 +316,6 @@ class Rollout:
         if since is None or self._error_rates is None:
             return None
         return self._error_rates.error_percent(self.trials.first, since)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait for news or for the next look."""
-        progress = self._progress
-        try:
-            async with asyncio.timeout(seconds):
-                await progress.wait()
-        except TimeoutError:
-            return
 
     async def _promote(self, staged: Candidate) -> None:
         async with self._one_change:
@@ -475,7 +328,7 @@ class Rollout:
                 await asyncio.sleep(LOOK_SECONDS)
                 return
             first = ", ".join(sorted(self.trials.first))
-            await self._adopt(head)
+            await self._in_force.adopt(head)
         await self._audit.note(
             "promote", who="control-plane", revision=staged.number, decision="active", reason=f"{first} did well."
         )

@@ -47,6 +47,11 @@ class Trials:
         self.first: frozenset[str] = frozenset()
 
     @property
+    def all(self) -> list[Candidate]:
+        """All that some proxy gets, oldest first."""
+        return [*self.candidates, *([self.staged] if self.staged is not None else [])]
+
+    @property
     def current(self) -> Candidate:
         """What all proxies get; raises Unavailable before the document has been read."""
         if not self.candidates:
@@ -62,12 +67,11 @@ class Trials:
 
         Empty before the document has been read.
         """
-        staged = [self.staged] if self.staged is not None and node_id in self.first else []
-        return [*self.candidates, *staged]
+        return self.all if node_id in self.first else list(self.candidates)
 
     def holds(self, number: int) -> bool:
         """True while a revision is in force or staged."""
-        return any(found.number == number for found in [*self.candidates, *([self.staged] if self.staged else [])])
+        return any(found.number == number for found in self.all)
 
     def stage(self, candidate: Candidate, first: Collection[str]) -> None:
         """Give a change to the first proxies."""

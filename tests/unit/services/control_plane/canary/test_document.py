@@ -125,6 +125,6 @@ async def test_what_is_not_valid_changes_nothing(pipeline):
 async def test_a_change_that_was_undone_before_does_not_hinder_a_split(pipeline):
     undone = await pipeline.apply(TEXT + "    timeout: 3s\n")
     head = await pipeline.history.undo(undone, to=undone - 1, cause="bad")
-    await pipeline.rollout._adopt(head)
+    await pipeline.rollout._in_force.adopt(head)
     assert await pipeline.split(v1=95, v2=5) == undone + 1
     assert pipeline.in_force == {"echo/v1": 95, "echo/v2": 5}
