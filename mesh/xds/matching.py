@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mesh.config.document import HeaderMatch, Text
-from mesh.config.document.models import GrpcMatch, Match
+from mesh.config.document.routing import GrpcMatch, Match
 
 
 @dataclass(frozen=True, slots=True)

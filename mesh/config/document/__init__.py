@@ -7,9 +7,10 @@ May import model and below.
 """
 
 from mesh.config.document.loading import BUILT_IN, Layer, LoadedDocument, Origin, load_document
-from mesh.config.document.models import Intention, MeshDocument, Retry, Route, Service, ServicePolicy
+from mesh.config.document.models import Intention, MeshDocument, Service, ServicePolicy
 from mesh.config.document.policy import EMPTY, NamedIntentions, Policy, merge, targets_of
 from mesh.config.document.references import check_references, find_absent_services
+from mesh.config.document.routing import Retry, Route
 from mesh.config.document.values import HeaderMatch, Secret, Text, duration_text, parse_duration, split_target
 
 __all__ = [

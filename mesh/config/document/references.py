@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from mesh.config.document.loading import LoadedDocument
-from mesh.config.document.models import MeshDocument, Rewrite, Route, Service
+from mesh.config.document.models import MeshDocument, Service
 from mesh.config.document.policy import Policy
+from mesh.config.document.routing import Rewrite, Route
 from mesh.config.document.values import TARGET, split_target
 from mesh.config.document.words import words_flaws
 from mesh.config.reasons import nearest

@@ -97,6 +97,7 @@ def _positive(value: timedelta) -> timedelta:
 
 
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 """From 0 to 100; Envoy keeps millionths."""
 List = Annotated[tuple[T, ...], Field(strict=False)]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from mesh.config.document.models import Fault, HeaderEdits, MeshDocument, Service
+from mesh.config.document.models import MeshDocument, Service
+from mesh.config.document.routing import Fault, HeaderEdits
 from mesh.config.document.values import HEADER_NAME, INTENTION_NAME, SERVICE_NAME, SUBSET_NAME, Form
 from mesh.config.yaml_lines import Path
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from mesh.config.document import Retry, Route, Secret
-from mesh.config.document.models import HeaderEdits, Mirror, Rewrite
+from mesh.config.document.routing import HeaderEdits, Mirror, Rewrite
 from mesh.errors import InvalidInput
 from mesh.xds.resources.faults import build_fault, is_meant
 from mesh.xds.resources.host import Host, Place, tracing_of

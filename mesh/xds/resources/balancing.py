@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from mesh.config.document.models import LoadBalancing
+from mesh.config.document.protection import LoadBalancing
 from mesh.xds.resources.values import seconds
 
 

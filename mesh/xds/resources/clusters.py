@@ -3,7 +3,8 @@
 from functools import lru_cache
 from typing import Any
 
-from mesh.config.document.models import Connections, ServicePolicy
+from mesh.config.document.models import ServicePolicy
+from mesh.config.document.protection import Connections
 from mesh.model import Address, SpiffeId
 from mesh.xds import names
 from mesh.xds.resources.balancing import build_balancing

@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from mesh.config.document.models import Fault
+from mesh.config.document.routing import Fault
 from mesh.xds import names
 from mesh.xds.resources.resource import any_of
 from mesh.xds.resources.values import fraction, header_matcher, seconds

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from mesh.config.document import Retry, Route
-from mesh.config.document.models import CircuitBreaker, LoadBalancing, OutlierDetection, ServicePolicy
+from mesh.config.document.models import ServicePolicy
+from mesh.config.document.protection import CircuitBreaker, LoadBalancing, OutlierDetection
 from mesh.model import SpiffeId
 from mesh.xds import names
 from mesh.xds.resources.actions import shares_of

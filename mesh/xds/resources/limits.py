@@ -3,7 +3,8 @@
 from functools import lru_cache
 from typing import Any
 
-from mesh.config.document.models import AdaptiveConcurrency, RateLimit
+from mesh.config.document.protection import AdaptiveConcurrency
+from mesh.config.document.routing import RateLimit
 from mesh.xds import names
 from mesh.xds.resources.resource import Resource, any_of, build_resource
 from mesh.xds.resources.values import always, seconds

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from mesh.config.document import Text
-from mesh.config.document.models import GrpcMatch, Match
+from mesh.config.document.routing import GrpcMatch, Match
 from mesh.xds.resources.values import header_matcher, text_matcher
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mesh.config.document.models import CircuitBreaker, HealthCheck, OutlierDetection
+from mesh.config.document.protection import CircuitBreaker, HealthCheck, OutlierDetection
 from mesh.xds.resources.values import seconds
 
 _ENOUGH_REQUESTS = 20
