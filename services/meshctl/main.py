@@ -84,7 +84,7 @@ def main() -> None:
     """The entry point; exits with the command's status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A server may answer with what the terminal's encoding has no word for; in JSON \uXXXX is right, too.
+            # A server may answer with what the terminal's encoding has no word for; an escape is right in JSON, too.
             stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(standalone_mode=False)

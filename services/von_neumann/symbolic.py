@@ -14,7 +14,7 @@ from services.von_neumann.vocabulary import ARITIES
 
 _LONGEST_RESULT = 100_000
 _GUARD_DIGITS = 10
-# How sympy says that it cannot, besides NotImplementedError.
+# How sympy says that there is no way that it knows.
 _GIVES_UP = (
     NotImplementedError,
     SympifyError,
@@ -134,7 +134,8 @@ def _integrate(task: SymbolicTask, expression: Any, variable: sympy.Symbol) -> A
         lower, upper = read(task.lower, _ALGEBRA, field="lower"), read(task.upper, _ALGEBRA, field="upper")
         found = sympy.integrate(expression, (variable, lower, upper))
     if found.has(sympy.Integral):
-        raise NotImplementedError("the integral has none")
+        # What sympy could not integrate it gives back as it was.
+        raise ValueError("no integral is known")
     return found
 
 
