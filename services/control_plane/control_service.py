@@ -138,7 +138,7 @@ class ControlServicer(control_service_pb2_grpc.ControlServiceServicer):
         instances = self._store.current.services.get(request.name, ())
         if instances:
             raise FailedPrecondition(
-                f"{request.name} has {len(instances)} instances, such as {instances[0].id}.",
+                f"{request.name} still has instances: {', '.join(instance.id for instance in instances[:3])}.",
                 reason="HAS_INSTANCES",
                 field="name",
                 fix="Stop them first; what has died is forgotten by the registry after a minute.",

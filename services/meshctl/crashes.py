@@ -52,8 +52,14 @@ def _deaths(logs: Path) -> Iterator[tuple[datetime, str, str]]:
                 moment = datetime.fromisoformat(str(facts.get("ts")))
             except ValueError:
                 continue
-            last = str(said[-1]) if isinstance(said, list) and said else ""
+            last = _words(str(said[-1])) if isinstance(said, list) and said else ""
             yield moment.astimezone(UTC), str(facts.get("child", "")), last
+
+
+def _words(line: str) -> str:
+    """What a line says; of one of our own logs, its event and error."""
+    facts = parse_line(line)
+    return ": ".join(str(facts[key]) for key in ("event", "error") if facts.get(key)) or line
 
 
 def _tail(path: Path) -> list[bytes]:

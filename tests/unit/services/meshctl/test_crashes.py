@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from services.meshctl.crashes import read_crashes
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -30,6 +32,21 @@ def test_deaths_of_late_are_counted_by_process_with_the_last_words(tmp_path: Pat
     later = read_crashes(tmp_path, since=NOW - timedelta(minutes=1.5), now=NOW)
     assert [(it.name, it.count) for it in later] == [("b", 1)]
     assert found[1].last == NOW - timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("out of luck", "out of luck"),
+        ('{"ts": "t", "event": "program_failed", "error": "The disk is full."}', "program_failed: The disk is full."),
+        ('{"event": "ready"}', "ready"),
+        ('{"no": "log"}', '{"no": "log"}'),
+    ],
+)
+def test_the_last_words_of_a_log_are_its_event_and_error(tmp_path: Path, last: str, said: str) -> None:
+    (tmp_path / "mesh.log").write_text(death("a", minutes_ago=1, said=[last]))
+    (found,) = read_crashes(tmp_path, now=NOW)
+    assert found.said == said
 
 
 def test_without_logs_nothing_has_died(tmp_path: Path) -> None:
