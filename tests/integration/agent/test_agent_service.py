@@ -3,16 +3,12 @@
 import asyncio
 import contextlib
 import json
-import shutil
-import tempfile
-from pathlib import Path
 
 import grpc
 import pytest
-from pydantic import BaseModel, Field
 
-from agentmesh.agent.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
-from mesh.agent import Agent, AgentLimits, AgentSettings, Coordination, TaskContext, open_mesh_client, serve
+from agentmesh.agent.v1 import agent_pb2, agent_service_pb2
+from mesh.agent import open_mesh_client
 from mesh.errors import (
     Canceled,
     DeadlineExceeded,
@@ -22,89 +18,7 @@ from mesh.errors import (
     OutOfRange,
     ResourceExhausted,
 )
-from mesh.rpc import error_from_rpc, open_target
-from mesh.runtime import Stop
-
-TYPES = agent_pb2.EnvelopeType
-
-
-class Steps(BaseModel):
-    count: int = Field(ge=0, le=1000)
-
-
-class Probe:
-    """The agent under test, and what its handlers have seen."""
-
-    def __init__(self, **limits):
-        self.release = asyncio.Event()
-        self.started = 0
-        self.canceled = 0
-        self.agent = Agent(
-            name="probe",
-            version="1.0.0",
-            description="For tests.",
-            limits=AgentLimits(report_interval=0.0, **{"drain_seconds": 5.0} | limits),
-        )
-
-        @self.agent.skill(id="count", description="Counts.", tags=["numbers"])
-        async def count(steps: Steps, task: TaskContext) -> list[int]:
-            for number in range(steps.count):
-                task.report(number / steps.count, f"step {number}")
-                await asyncio.sleep(0)
-            return list(range(steps.count))
-
-        @self.agent.skill(id="wait", tags=["numbers", "slow"])
-        async def wait(text: str, task: TaskContext) -> str:
-            self.started += 1
-            try:
-                await self.release.wait()
-            except asyncio.CancelledError:
-                self.canceled += 1
-                raise
-            return f"{text} done"
-
-        @self.agent.skill(id="fail")
-        async def fail(text: str, task: TaskContext) -> None:
-            if text == "unexpected":
-                raise RuntimeError("the password is 123")
-            raise FailedPrecondition("It cannot be.", field="input", fix="Do something else.")
-
-        @self.agent.coordination
-        async def coordinate(message: Coordination) -> bytes | None:
-            return message.payload[::-1] or None
-
-
-@pytest.fixture
-def directory():
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def running(directory):
-    """Serve a probe; yields (probe, stub, stop, serving task)."""
-
-    @contextlib.asynccontextmanager
-    async def running(**limits):
-        probe, stop = Probe(**limits), Stop()
-        settings = AgentSettings(
-            listen=f"unix:{directory}/app.sock",
-            service="probe",
-            instance="probe-1",
-            outbound=f"unix:{directory}/app.sock",
-        )
-        serving = asyncio.create_task(serve(probe.agent, stop, settings))
-        try:
-            async with asyncio.timeout(30), open_target(settings.listen) as channel:
-                await channel.channel_ready()
-                yield probe, agent_service_pb2_grpc.AgentServiceStub(channel), stop, serving
-        finally:
-            stop.set()
-            probe.release.set()
-            await serving
-
-    return running
+from mesh.rpc import error_from_rpc
 
 
 def json_part(value):
@@ -283,63 +197,6 @@ async def test_old_tasks_are_forgotten(running):
             await updates(stub, tasks[0].id)
 
 
-def envelope(kind, payload=b"", **more):
-    facts = {"id": "e-1", "sender": "tester"} | more
-    return agent_service_pb2.ConverseRequest(envelope=agent_pb2.Envelope(type=kind, payload=payload, **facts))
-
-
-async def test_a_conversation_answers_each_type_with_its_causation(running):
-    async with running() as (_, stub, _, _):
-        stream = stub.Converse()
-
-        async def ask(kind, payload=b"", **more):
-            await stream.write(envelope(kind, payload, **more))
-            answer = (await stream.read()).envelope
-            assert answer.causation_id == more.get("id", "e-1")
-            assert answer.correlation_id == more.get("correlation_id", answer.causation_id)
-            assert answer.sender == "probe"
-            return answer.type, answer.payload
-
-        kind, payload = await ask(
-            TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "count", "input": {"count": 2}}', correlation_id="c-1"
-        )
-        assert (kind, json.loads(payload)) == (TYPES.ENVELOPE_TYPE_TASK_RESPONSE, [0, 1])
-        kind, payload = await ask(TYPES.ENVELOPE_TYPE_CAPABILITY_QUERY, b'{"tags": ["slow"]}', id="e-2")
-        assert kind == TYPES.ENVELOPE_TYPE_CAPABILITY_RESPONSE
-        assert [skill["id"] for skill in json.loads(payload)["skills"]] == ["wait"]
-        kind, payload = await ask(TYPES.ENVELOPE_TYPE_HEALTH_CHECK, id="e-3")
-        assert (kind, json.loads(payload)["status"]) == (TYPES.ENVELOPE_TYPE_HEALTH_CHECK, "SERVING")
-        assert await ask(TYPES.ENVELOPE_TYPE_COORDINATION, b"abc", id="e-4") == (
-            TYPES.ENVELOPE_TYPE_COORDINATION,
-            b"cba",
-        )
-        for number, (bad, payload) in enumerate(
-            [
-                (TYPES.ENVELOPE_TYPE_TASK_REQUEST, b"no json"),
-                (TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "nothing", "input": 1}'),
-                (TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "fail", "input": "x"}'),
-                (TYPES.ENVELOPE_TYPE_TASK_RESPONSE, b""),
-                (TYPES.ENVELOPE_TYPE_UNSPECIFIED, b""),
-            ]
-        ):
-            kind, answer = await ask(bad, payload, id=f"bad-{number}")
-            assert kind == TYPES.ENVELOPE_TYPE_ERROR
-            assert json.loads(answer)["summary"]
-        await stream.done_writing()
-        assert await stream.read() is grpc.aio.EOF
-
-
-async def test_a_conversation_that_breaks_takes_its_tasks_along(running):
-    async with running() as (probe, stub, _, _):
-        stream = stub.Converse()
-        await stream.write(envelope(TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "wait", "input": "x"}'))
-        while not probe.started:
-            await asyncio.sleep(0.005)
-        stream.cancel()
-        while not probe.canceled:
-            await asyncio.sleep(0.005)
-
-
 async def test_a_drain_lets_running_tasks_finish_and_ends_every_stream(running):
     async with running() as (probe, stub, stop, serving):
         task = await submit(stub, "wait", "x")
@@ -371,40 +228,6 @@ async def test_a_task_that_outlives_the_drain_fails_and_says_why(running):
         assert last.state == agent_pb2.TASK_STATE_FAILED
         assert "shutting down" in last.error.summary
         await serving
-
-
-async def test_a_conversation_lets_its_tasks_end_and_takes_no_more_while_it_drains(running):
-    async with running() as (probe, stub, stop, serving):
-        stream = stub.Converse()
-        await stream.write(envelope(TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "wait", "input": "x"}'))
-        while not probe.started:
-            await asyncio.sleep(0.005)
-        # A repetition while the first one runs is answered once.
-        await stream.write(envelope(TYPES.ENVELOPE_TYPE_TASK_REQUEST, b'{"skill": "wait", "input": "x"}'))
-        await stream.write(envelope(TYPES.ENVELOPE_TYPE_HEALTH_CHECK, id="e-2"))
-        assert (await stream.read()).envelope.causation_id == "e-2"
-        stop.set()
-        probe.release.set()
-        answer = (await stream.read()).envelope
-        assert (answer.type, answer.causation_id, answer.payload) == (
-            TYPES.ENVELOPE_TYPE_TASK_RESPONSE,
-            "e-1",
-            b'"x done"',
-        )
-        assert await stream.read() is grpc.aio.EOF
-        await serving
-        assert probe.started == 1
-
-
-async def test_answers_are_not_answered(running):
-    async with running() as (_, stub, _, _):
-        stream = stub.Converse()
-        await stream.write(envelope(TYPES.ENVELOPE_TYPE_HEALTH_CHECK, causation_id="mine"))
-        await stream.write(envelope(TYPES.ENVELOPE_TYPE_ERROR, b"{}", causation_id="mine"))
-        await stream.write(envelope(TYPES.ENVELOPE_TYPE_HEALTH_CHECK, id="e-9"))
-        assert (await stream.read()).envelope.causation_id == "e-9"
-        await stream.done_writing()
-        assert await stream.read() is grpc.aio.EOF
 
 
 async def test_watchers_beyond_the_limit_are_refused_and_places_come_back(running):
