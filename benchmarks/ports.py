@@ -3,6 +3,7 @@
 import os
 import random
 import socket
+import time
 from collections.abc import Iterator
 
 _FIRST, _END = 20_000, 32_000
@@ -15,6 +16,19 @@ def free_ports(count: int) -> list[int]:
     Raises OSError when there are not enough.
     """
     return [next(_ports) for _ in range(count)]
+
+
+def wait_for_server(port: int, *, seconds: float = 30.0) -> None:
+    """Wait until a server takes connections at a port of this host; raises OSError when it does not in time."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)  # a server that starts tells nobody
 
 
 def _walk() -> Iterator[int]:

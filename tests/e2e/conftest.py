@@ -72,7 +72,7 @@ class RunningMesh:
         end = time.monotonic() + timeout
         while not what():
             assert time.monotonic() < end, f"not within {timeout:g} s; {self.log_tail()}"
-            time.sleep(0.05)
+            time.sleep(0.05)  # what is asked for happens in other processes
 
     def is_ready(self) -> bool:
         done = self.meshctl("status", "--output", "json")

@@ -3,16 +3,14 @@
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.ports import free_ports
+from benchmarks.ports import free_ports, wait_for_server
 from mesh.discovery import find_consul
 from services.meshctl.infrastructure import TOOLS_DIR
 
@@ -70,14 +68,8 @@ def consul():
     command = [find_consul(TOOLS_DIR, progress=print), "agent", "-dev", "-dns-port=-1", "-grpc-port=-1", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        address = f"127.0.0.1:{ports['http']}"
-        end = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports["http"]), timeout=1):
-                break
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        yield address
+        wait_for_server(ports["http"])
+        yield f"127.0.0.1:{ports['http']}"
     finally:
         process.terminate()
         process.wait(30)

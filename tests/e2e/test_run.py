@@ -3,14 +3,14 @@
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import grpc
 import pytest
+
+from benchmarks.ports import free_ports, wait_for_server
 
 MESHCTL = (sys.executable, "-m", "services.meshctl.main")
 SERVERS = Path(__file__).parent / "servers"
@@ -52,17 +52,10 @@ def test_an_mcp_server_on_stdio(mesh, joined):
 
 @pytest.fixture
 def http_server():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     process = subprocess.Popen([sys.executable, SERVERS / "http_tools.py", str(port)], stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        wait_for_server(port)
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
         process.terminate()

@@ -110,7 +110,7 @@ def test_a_crash_loop_shows_in_status_and_a_killed_up_leaves_nothing_that_stands
     end = time.monotonic() + 15
     while left := start.left():
         assert time.monotonic() < end, left
-        time.sleep(0.05)
+        time.sleep(0.05)  # processes of others end without a word to us
     assert meshctl(start, "down").stdout.startswith("No mesh runs")
     assert meshctl(start, "status").returncode == 3
 

@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2_grpc as pb_grpc
-from benchmarks.ports import free_ports
+from benchmarks.ports import free_ports, wait_for_server
 from mesh.mcp import LinkServer, McpBridgeServicer, Upstream, open_stdio_peer, open_stdio_wire
 from mesh.mcp.link_http import open_http_peer
 from mesh.mcp.streamable_http import HttpServer, open_http_wire
@@ -131,26 +129,18 @@ def http_server(server_command: Callable[..., tuple[str, ...]]) -> Iterator[Call
 
     def start(*arguments: str) -> str:
         if arguments not in started:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            (port,) = free_ports(1)
             process = subprocess.Popen(
                 server_command("high_level_server", "--http", str(port), *arguments), stderr=subprocess.DEVNULL
             )
             started[arguments] = (process, f"http://127.0.0.1:{port}/mcp")
-            _wait_for_port(port)
+            wait_for_server(port)
         return started[arguments][1]
 
     yield start
     for process, _ in started.values():
         process.kill()
         process.wait()
-
-
-@pytest.fixture(scope="session")
-def wait_for_port() -> Callable[[int], None]:
-    """Wait until something listens on a port."""
-    return _wait_for_port
 
 
 @pytest.fixture
@@ -162,26 +152,12 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def http_echo(server_command: Callable[..., tuple[str, ...]]) -> Iterator[str]:
     """The URL of http_echo_server."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     process = subprocess.Popen(server_command("http_echo_server", str(port)))
-    _wait_for_port(port)
+    wait_for_server(port)
     yield f"http://127.0.0.1:{port}/mcp"
     process.kill()
     process.wait()
-
-
-def _wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 @pytest.fixture

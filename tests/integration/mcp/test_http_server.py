@@ -9,17 +9,18 @@ import grpc.aio
 import pytest
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
+from benchmarks.ports import wait_for_server
 
 
 @pytest.fixture
-def start(server_command: Any, free_port: int, wait_for_port: Callable[[int], None]) -> Iterator[Callable[..., Any]]:
+def start(server_command: Any, free_port: int) -> Iterator[Callable[..., Any]]:
     """Start the fixture server on the same port each time."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start_it(*arguments: str) -> subprocess.Popen[bytes]:
         command = server_command("high_level_server", "--http", str(free_port), *arguments)
         processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-        wait_for_port(free_port)
+        wait_for_server(free_port)
         return processes[-1]
 
     yield start_it

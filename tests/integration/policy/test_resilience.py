@@ -31,7 +31,7 @@ def tries(world):
 
 
 async def waits(_, context):
-    await asyncio.sleep(2)
+    await asyncio.sleep(2)  # longer than the timeouts below; without one the call would succeed
 
 
 async def fails(_, context):

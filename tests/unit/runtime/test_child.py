@@ -19,6 +19,7 @@ Python = Callable[..., ChildSpec]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 IsAlive = Callable[[int], bool]
 
+# Longer than any test; none of these outlives a broken one for ever.
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -262,7 +263,7 @@ os.execv(sys.executable, [sys.executable, '-c', {program!r}])
             os.kill(orphan, signal.SIGKILL)
             deadline = time.monotonic() + 10
             while Path(f"/proc/{orphan}").exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
+                time.sleep(0.01)  # somebody else reaps it
             it.terminate()
             assert it.stdout.readline() == "False\n"
             assert it.wait(10) == 0

@@ -89,7 +89,7 @@ def call(request_id, name, arguments):
             send(id=request_id, error={"code": arguments["code"], "message": "so be it"})
         case "slow":
             send(method="notifications/progress", params={"progressToken": request_id, "progress": 0.5})
-            time.sleep(0.5)
+            time.sleep(0.5)  # the work that its progress is about
             send(id=request_id, result=result_of("at last"))
         case "ask":
             send(
@@ -102,7 +102,8 @@ def call(request_id, name, arguments):
             send(id=request_id, result=result_of(json.dumps(seen)))
         case "children":
             held_open = subprocess.Popen(
-                [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=False
+                ["sleep", "600"],
+                start_new_session=False,  # longer than any test
             )
             send(id=request_id, result=result_of(held_open.pid))
         case "deaf":
@@ -110,7 +111,6 @@ def call(request_id, name, arguments):
             threading.Event().wait()  # reads nothing any more
         case "mute":
             send(id=request_id, result=result_of("bye"))
-            time.sleep(0.05)
             os.close(1)
             threading.Event().wait()  # runs, with stdout closed
         case _:
