@@ -1,7 +1,10 @@
 """What holds for all tests."""
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -28,3 +31,11 @@ def logs_as_at_first() -> Iterator[None]:
     root.handlers = handlers
     root.setLevel(level)
     structlog.configure(**_LOGS_AT_FIRST)
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets in it."""
+    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)

@@ -257,13 +257,5 @@ def load_mesh_file() -> Path:
 
 
 @pytest.fixture
-def short_state_dir() -> Iterator[Path]:
-    """A folder whose path is short enough for unix sockets in it."""
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
 def new_load() -> Callable[..., Load]:
     return Load

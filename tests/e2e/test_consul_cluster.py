@@ -9,8 +9,8 @@ from benchmarks.ports import free_ports
 
 
 @pytest.fixture
-def cluster(short_state_dir):
-    with running_cluster(short_state_dir, free_ports(PORTS)) as running:
+def cluster(short_dir):
+    with running_cluster(short_dir, free_ports(PORTS)) as running:
         yield running
 
 

@@ -36,24 +36,24 @@ def member_elsewhere(mesh, state_dir, token_file, lines_of):
         assert process.wait(60) in {0, 1}
 
 
-def test_a_member_on_another_address_joins_by_a_token_and_is_called(mesh, short_state_dir, lines_of):
+def test_a_member_on_another_address_joins_by_a_token_and_is_called(mesh, short_dir, lines_of):
     token = mesh.json("token", "create", "far-tools", "--kind", "mcp")["token"]
-    token_file = short_state_dir / "token"
+    token_file = short_dir / "token"
     token_file.write_text(token)
-    with member_elsewhere(mesh, short_state_dir, token_file, lines_of) as (said, _):
+    with member_elsewhere(mesh, short_dir, token_file, lines_of) as (said, _):
         assert "far-tools is in the mesh at 127.0.0.2:" in said
         called = mesh.meshctl("call", "far-tools", "hash_text", "text=abc")
         assert json.loads(called.stdout)["algorithm"] == "sha256"
-    assert not (short_state_dir / "control.sock").exists()
+    assert not (short_dir / "control.sock").exists()
 
 
-def test_a_used_token_lets_nobody_else_in(mesh, short_state_dir, lines_of, tmp_path):
+def test_a_used_token_lets_nobody_else_in(mesh, short_dir, lines_of, tmp_path):
     token = mesh.json("token", "create", "far-tools", "--kind", "mcp")["token"]
-    token_file = short_state_dir / "token"
+    token_file = short_dir / "token"
     token_file.write_text(token)
-    with member_elsewhere(mesh, short_state_dir / "one", token_file, lines_of) as (said, _):
+    with member_elsewhere(mesh, short_dir / "one", token_file, lines_of) as (said, _):
         assert "is in the mesh" in said
-    with member_elsewhere(mesh, short_state_dir / "two", token_file, lines_of) as (said, process):
+    with member_elsewhere(mesh, short_dir / "two", token_file, lines_of) as (said, process):
         assert process.wait(60) == 1
     assert "is in the mesh" not in said
     assert "used" in said

@@ -48,11 +48,11 @@ def test_status_and_doctor_say_which_registry_it_is(embedded):
     assert all(finding["is_well"] for finding in findings)
 
 
-def test_a_member_joins_by_a_token_without_being_told_of_the_registry(embedded, short_state_dir, lines_of):
-    token_file = short_state_dir / "token"
+def test_a_member_joins_by_a_token_without_being_told_of_the_registry(embedded, short_dir, lines_of):
+    token_file = short_dir / "token"
     token_file.write_text(embedded.json("token", "create", "far-tools", "--kind", "mcp")["token"])
     elsewhere = {
-        "MESH_STATE_DIR": str(short_state_dir),
+        "MESH_STATE_DIR": str(short_dir),
         "MESH_CONTROL_ADVERTISE": embedded.env["MESH_CONTROL_BIND"],
         "MESH_ENROLMENT_ADVERTISE": embedded.env["MESH_ENROLMENT_BIND"],
         "MESH_SIDECAR_BIND": "127.0.0.2",

@@ -102,10 +102,10 @@ def _stage(mesh):
 
 
 async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_and_one_leads(
-    start_mesh, load_mesh_file, new_load, mesh_environment, short_state_dir
+    start_mesh, load_mesh_file, new_load, mesh_environment, short_dir
 ):
-    second = mesh_environment(short_state_dir)
-    first_bind = mesh_environment(short_state_dir)["MESH_CONTROL_BIND"]
+    second = mesh_environment(short_dir)
+    first_bind = mesh_environment(short_dir)["MESH_CONTROL_BIND"]
     second_bind = second["MESH_CONTROL_BIND"]
     both = f"{first_bind},{second_bind}"
     with start_mesh(load_mesh_file, MESH_CONTROL_BIND=first_bind, MESH_CONTROL_PLANES=both) as mesh:
@@ -114,9 +114,9 @@ async def test_one_of_two_control_planes_dies_and_the_other_takes_its_sidecars_a
             "MESH_CA_DIR": str(mesh.state_dir / "ca"),
             "CONSUL_HTTP_ADDR": mesh.env["MESH_CONSUL_BIND"],
         }
-        other = dataclasses.replace(mesh, env=env, state_dir=short_state_dir)
+        other = dataclasses.replace(mesh, env=env, state_dir=short_dir)
         load = new_load(mesh.outbound("caller-1"))
-        with _control_plane(env, short_state_dir):
+        with _control_plane(env, short_dir):
             await wait_for(lambda: _control_planes(other) == {first_bind: True, second_bind: False})
             other.meshctl("token", "create", "newcomer", "--kind", "service")
             async with load.running():

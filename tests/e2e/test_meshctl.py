@@ -158,9 +158,9 @@ def test_up_needs_a_state_directory_that_can_be_written(mesh_environment, tmp_pa
     assert "MESH_STATE_DIR" in done.stderr
 
 
-def test_the_demo_takes_its_tour_and_stops_what_it_started(mesh_environment, short_state_dir):
+def test_the_demo_takes_its_tour_and_stops_what_it_started(mesh_environment, short_dir):
     command = (sys.executable, "-m", "services.meshctl.main", "demo")
-    done = subprocess.run(command, env=mesh_environment(short_state_dir), capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, env=mesh_environment(short_dir), capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "That was the tour." in done.stdout
-    assert not (short_state_dir / "running.json").exists()
+    assert not (short_dir / "running.json").exists()

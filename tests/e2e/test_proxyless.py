@@ -34,13 +34,13 @@ class Calls:
         return [answer for _, answer in self.all() if answer.startswith("FAILED")]
 
 
-def test_calls_go_on_over_renewed_certificates_and_another_control_plane(short_lived_mesh, lines_of, short_state_dir):
+def test_calls_go_on_over_renewed_certificates_and_another_control_plane(short_lived_mesh, lines_of, short_dir):
     mesh = short_lived_mesh
-    calls = Calls(short_state_dir / "answers")
+    calls = Calls(short_dir / "answers")
     command = ("run", "client", "viewer", "--proxyless", "--upstream", "echo", "--", sys.executable, str(PROGRAM))
     running = subprocess.Popen(
         [*MESHCTL, *command],
-        env=mesh.env | {"ANSWERS": str(short_state_dir / "answers")},
+        env=mesh.env | {"ANSWERS": str(short_dir / "answers")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

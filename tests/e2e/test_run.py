@@ -76,8 +76,8 @@ def test_an_agent_of_a_dozen_lines(mesh, joined):
     assert called.stdout == "Hello, Ada Lovelace.\n", called.stderr
 
 
-def test_a_plain_grpc_server_where_it_likes_to_listen(mesh, joined, short_state_dir):
-    listen = f"unix:{short_state_dir}/own.sock"
+def test_a_plain_grpc_server_where_it_likes_to_listen(mesh, joined, short_dir):
+    listen = f"unix:{short_dir}/own.sock"
     with joined("service", "plain", "--listen", listen, "--", sys.executable, str(SERVERS / "echo.py")):
         with grpc.insecure_channel(mesh.gateway) as channel:
             say = channel.unary_unary("/echo.v1.Echo/Say")

@@ -30,9 +30,9 @@ services:
 
 
 @pytest.fixture
-def start(mesh_environment, short_state_dir, tmp_path):
+def start(mesh_environment, short_dir, tmp_path):
     """Start `up` of a mesh file, as often as the test likes, and look at what it has left behind."""
-    env = mesh_environment(short_state_dir)
+    env = mesh_environment(short_dir)
     started = []
 
     def start(mesh_file: str) -> subprocess.Popen[str]:
@@ -48,7 +48,7 @@ def start(mesh_environment, short_state_dir, tmp_path):
         return up
 
     start.env = env
-    start.left = lambda: processes_with(str(short_state_dir))
+    start.left = lambda: processes_with(str(short_dir))
     yield start
     for up in started:
         with contextlib.suppress(ProcessLookupError):

@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, Field
@@ -65,24 +62,17 @@ class Probe:
 
 
 @pytest.fixture
-def directory():
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture
-def running(directory):
+def running(short_dir):
     """Serve a probe; yields (probe, stub, stop, serving task)."""
 
     @contextlib.asynccontextmanager
     async def running(**limits):
         probe, stop = Probe(**limits), Stop()
         settings = AgentSettings(
-            listen=f"unix:{directory}/app.sock",
+            listen=f"unix:{short_dir}/app.sock",
             service="probe",
             instance="probe-1",
-            outbound=f"unix:{directory}/app.sock",
+            outbound=f"unix:{short_dir}/app.sock",
         )
         serving = asyncio.create_task(serve(probe.agent, stop, settings))
         try:

@@ -248,8 +248,8 @@ async def test_an_output_that_is_too_large_fails_the_task(running):
         assert (last.state, last.error.reason) == (agent_pb2.TASK_STATE_FAILED, "OUTPUT_TOO_LARGE")
 
 
-async def test_a_mesh_client_runs_a_task_elsewhere_and_hears_of_its_updates(running, directory):
-    async with running() as (probe, _, _, _), open_mesh_client(outbound=f"unix:{directory}/app.sock") as mesh:
+async def test_a_mesh_client_runs_a_task_elsewhere_and_hears_of_its_updates(running, short_dir):
+    async with running() as (probe, _, _, _), open_mesh_client(outbound=f"unix:{short_dir}/app.sock") as mesh:
         heard = []
         result = await mesh.call_agent("probe", "count", {"count": 3}, on_update=heard.append)
         assert result.value == [0, 1, 2]

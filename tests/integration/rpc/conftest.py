@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -56,13 +54,6 @@ class Calls:
         self.server_stream = channel.unary_stream(f"/{SERVICE}/ServerStream")
         self.client_stream = channel.stream_unary(f"/{SERVICE}/ClientStream")
         self.both_stream = channel.stream_stream(f"/{SERVICE}/BothStream")
-
-
-@pytest.fixture
-def short_dir() -> Any:
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -35,13 +32,6 @@ class Authority:
 @pytest.fixture(autouse=True)
 def _logs():
     configure_logs("test")
-
-
-@pytest.fixture
-def short_dir():
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

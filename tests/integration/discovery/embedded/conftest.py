@@ -1,13 +1,10 @@
 import asyncio
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
@@ -103,12 +100,12 @@ class Mesh:
 
 
 @pytest_asyncio.fixture
-async def mesh(short_folder: Path) -> AsyncIterator[Mesh]:
-    authority = CertificateAuthority.open(short_folder / "ca", trust_domain=TRUST_DOMAIN)
+async def mesh(short_dir: Path) -> AsyncIterator[Mesh]:
+    authority = CertificateAuthority.open(short_dir / "ca", trust_domain=TRUST_DOMAIN)
     async with AsyncExitStack() as stack:
         checker = ClientTls(authority, SpiffeId(TRUST_DOMAIN, "default", "consul"))
         registry = await stack.enter_async_context(
-            open_embedded_registry(short_folder / "registry.db", open_probe=probe_opener(checker))
+            open_embedded_registry(short_dir / "registry.db", open_probe=probe_opener(checker))
         )
         draining = asyncio.Event()
         tls = await stack.enter_async_context(open_server_credentials(authority, require_client_certificate=True))
@@ -121,19 +118,11 @@ async def mesh(short_folder: Path) -> AsyncIterator[Mesh]:
             )
 
         members = ServerSettings("control-plane", "127.0.0.1:0", credentials=tls.credentials, drain_grace=2.0)
-        operators = ServerSettings("control-plane", f"unix:{short_folder}/admin.sock", drain_grace=2.0)
+        operators = ServerSettings("control-plane", f"unix:{short_dir}/admin.sock", drain_grace=2.0)
         servers = {
             "members": await stack.enter_async_context(
                 open_server(members, [service_for(Callers(TRUST_DOMAIN, "default"))])
             ),
             "operators": await stack.enter_async_context(open_server(operators, [service_for(Callers())])),
         }
-        yield Mesh(authority, registry, servers, short_folder, draining)
-
-
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """A folder whose path is short enough for unix sockets in it."""
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+        yield Mesh(authority, registry, servers, short_dir, draining)

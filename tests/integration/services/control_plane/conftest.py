@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -213,13 +211,6 @@ def eventually():
                 await asyncio.sleep(0.01)
 
     return wait
-
-
-@pytest.fixture
-def short_dir():
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

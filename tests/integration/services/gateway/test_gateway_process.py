@@ -3,11 +3,9 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +32,6 @@ class Sidecar(health_pb2_grpc.HealthServicer):
         if self.code is not None:
             await context.abort(self.code, "as the sidecar says")
         return health_pb2.HealthCheckResponse(status=self.status)
-
-
-@pytest.fixture
-def short_dir() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
