@@ -102,8 +102,8 @@ def call(request_id, name, arguments):
             send(id=request_id, result=result_of(json.dumps(seen)))
         case "children":
             held_open = subprocess.Popen(
-                ["sleep", "600"],
-                start_new_session=False,  # longer than any test
+                ["sleep", "600"],  # longer than any test
+                start_new_session=False,
             )
             send(id=request_id, result=result_of(held_open.pid))
         case "deaf":

@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from benchmarks.ports import free_ports
 from mesh.identity import open_server_credentials, write_svid_files
@@ -17,7 +18,7 @@ from mesh.runtime import open_background
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
 from mesh.xds import AdsServer
-from mesh.xds.descriptors import envoy_binary
+from mesh.xds.descriptors import envoy_binary, envoy_message, envoy_pool
 
 TRUST_DOMAIN = "mesh.test"
 
@@ -212,3 +213,26 @@ def open_echo(specs):
             yield server
 
     return open_echo
+
+
+@pytest.fixture
+def refusals():
+    """What Envoys have refused: types and what they said."""
+
+    def refusals(ads):
+        return [
+            (kind.type, kind.nack_message) for proxy in ads.proxies() for kind in proxy.resources if kind.nack_message
+        ]
+
+    return refusals
+
+
+@pytest.fixture
+def to_dict():
+    """A built resource as its message would be written down."""
+
+    def to_dict(resource):
+        message = envoy_message(resource.type_url.rpartition("/")[2]).FromString(resource.body)
+        return MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=envoy_pool())
+
+    return to_dict

@@ -1,13 +1,65 @@
-"""Members that cannot start: they say why, and leave nothing."""
+"""How members join: the addresses that they live at, and what cannot start, which says why and leaves nothing."""
 
 import asyncio
+import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mesh.errors import FailedPrecondition, InvalidInput
+from mesh.errors import AlreadyExists, FailedPrecondition, InvalidInput
 from mesh.model import Address
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loopback address")
+async def test_a_member_lives_at_ipv6_addresses(start_control_plane: Any, open_echo: Any) -> None:
+    async with start_control_plane(host="::1") as control_plane:
+        control_plane.declare("caller", "echo")
+        async with (
+            control_plane.open("echo", bind=Address("::1", 0), advertise_host="::1", deregister_wait=0.05) as member,
+            control_plane.open("caller", command=None) as caller,
+        ):
+            assert member.instance.address == "::1"
+            await control_plane.wait_healthy("echo")
+            async with open_echo(caller.outbound, "echo.mesh") as echo:
+                assert json.loads(await echo.say(b"0", timeout=10))["instance"] == member.instance.id
+
+
+async def test_names_of_hosts_are_resolved(control_plane: Any) -> None:
+    """The control plane answers at one of the addresses of localhost; Envoy listens at addresses only."""
+    opened = control_plane.open(
+        "echo",
+        control_planes=(Address("localhost", control_plane.control.port),),
+        enrolment=Address("localhost", control_plane.enrolment.port),
+        bind=Address("localhost", 0),
+        advertise_host="localhost",
+        deregister_wait=0.05,
+    )
+    async with opened as member:
+        assert member.instance.address == member.spec.inbound.host == "127.0.0.1"
+        await control_plane.wait_healthy("echo")
+
+
+async def test_two_members_cannot_have_the_same_instance_or_port(control_plane: Any, processes_of: Any) -> None:
+    async with control_plane.open("echo", instance="echo-1", deregister_wait=0.05) as member:
+        with pytest.raises(AlreadyExists, match="echo-1 runs already"):
+            async with control_plane.open("echo", instance="echo-1"):
+                pass
+        with pytest.raises(AlreadyExists, match=rf"is taken by envoy \(process {member.envoy_pid}\)") as caught:
+            async with control_plane.open("other", bind=member.spec.inbound):
+                pass
+        assert caught.value.field == "MESH_SIDECAR_BIND"
+        assert control_plane.registry.events == ["register echo-1"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Envoy itself takes what we build, over mutual TLS ADS, and ends up with what it should have."""
+"""Envoy keeps up with what changes: endpoints, clusters, listeners, and the control plane itself."""
 
 import asyncio
 import contextlib
@@ -7,18 +7,14 @@ from dataclasses import replace
 
 import grpc
 import pytest
-from google.protobuf.json_format import MessageToDict
 
 from benchmarks.ports import free_ports
 from mesh.model import Address, Declaration, Instance
 from mesh.rpc import open_target
 from mesh.state import StateStore
 from mesh.xds import names, outline
-from mesh.xds.descriptors import envoy_binary, envoy_message, envoy_pool
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.resources import build_resource
-
-SHORT = {short: url for url, short in names.SHORT_NAMES.items()}
 
 
 def instance(service, port, number=1):
@@ -29,83 +25,6 @@ def instance(service, port, number=1):
 async def open_way_out(spec, service="echo"):
     async with open_target(f"unix:{spec.outbound_socket}", authority=f"{service}.mesh") as channel:
         yield channel.unary_unary("/echo.v1.Echo/Say")
-
-
-def refusals(ads):
-    return [(kind.type, kind.nack_message) for proxy in ads.proxies() for kind in proxy.resources if kind.nack_message]
-
-
-def settled(ads, count=1):
-    """True when each proxy has acknowledged the newest response of each type."""
-    proxies = ads.proxies()
-    return len(proxies) == count and all(
-        {kind.type for kind in proxy.resources} | {"extension"} == set(SHORT)
-        and all(kind.acked_version == kind.sent_version != "" for kind in proxy.resources)
-        for proxy in proxies
-    )
-
-
-KINDS = ["sidecar", "gateway", "exposed_health", "pure_client"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_envoy_takes_all_that_each_kind_of_proxy_gets(
-    kind, serve, authority, store, specs, open_envoy, eventually_true
-):
-    spec = specs[kind]
-    if not store.current.upstreams_of(spec.service):
-        store.set_declarations(
-            {**store.current.declarations, spec.service: Declaration(spec.service, "service", ("caller",))}
-        )
-    async with serve(store) as (ads, control), open_envoy(spec, control) as envoy:
-
-        async def is_settled():
-            return settled(ads)
-
-        await eventually_true(is_settled)
-        assert refusals(ads) == []
-        wanted = Reconciler().sidecar_snapshot(store.current, spec)
-        for short in ("cluster", "listener", "route"):
-            found = {name: resource.version for name, resource in wanted.of(SHORT[short]).items()}
-            assert await envoy.has(short) == found
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_envoy_finds_no_fault_in_the_same_configuration_without_a_control_plane(
-    kind, write_bootstrap, store, specs
-):
-    """`--mode validate` looks at static resources only, so routes go into listeners, endpoints into clusters."""
-    spec = specs[kind]
-    snapshot = Reconciler().sidecar_snapshot(store.current, spec)
-
-    def to_static(bootstrap):
-        del bootstrap["dynamic_resources"]["lds_config"], bootstrap["dynamic_resources"]["cds_config"]
-        found = {url: {n: to_dict(r) for n, r in snapshot.of(url).items()} for url in names.PUSH_ORDER}
-        for listener in found[names.LISTENER].values():
-            manager = listener["filter_chains"][0]["filters"][-1]["typed_config"]
-            if rds := manager.pop("rds", None):
-                manager["route_config"] = found[names.ROUTE][rds["route_config_name"]] | {"validate_clusters": True}
-        for cluster in found[names.CLUSTER].values():
-            if cluster.pop("eds_cluster_config", None):
-                cluster |= {"type": "STATIC", "load_assignment": found[names.ENDPOINT][cluster["name"]]}
-        bootstrap["static_resources"]["clusters"] += found[names.CLUSTER].values()
-        bootstrap["static_resources"]["listeners"] = list(found[names.LISTENER].values())
-
-    path = write_bootstrap(spec, Address("127.0.0.1", 1), to_static)
-    process = await asyncio.create_subprocess_exec(
-        envoy_binary(),
-        *("--mode", "validate", "--config-path", path),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(20):
-        said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode()[-2000:]
-
-
-def to_dict(resource):
-    message = envoy_message(resource.type_url.rpartition("/")[2]).FromString(resource.body)
-    return MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=envoy_pool())
 
 
 async def test_a_call_goes_through_two_sidecars_and_a_new_endpoint_is_used(
@@ -135,7 +54,7 @@ async def test_a_call_goes_through_two_sidecars_and_a_new_endpoint_is_used(
 
 
 async def test_a_changed_cluster_is_in_use_at_once_on_the_same_stream_and_after_a_reconnect(
-    serve, store, specs, open_envoy, eventually_true, monkeypatch
+    serve, store, specs, open_envoy, eventually_true, monkeypatch, to_dict
 ):
     """Without its endpoints Envoy keeps the old cluster until its initial_fetch_timeout of 15 s is over."""
     spec = specs["sidecar"]
@@ -197,7 +116,7 @@ async def test_a_listener_that_envoy_cannot_bind_is_refused_once_and_the_others_
 
 
 async def test_a_restarted_control_plane_changes_nothing_and_takes_no_endpoint_away(
-    serve, store, specs, open_envoy, open_echo, eventually_true
+    serve, store, specs, open_envoy, open_echo, eventually_true, refusals
 ):
     """Not even while the new one has not heard from the registry yet."""
     caller, echo = specs["sidecar"], specs["exposed_health"]
@@ -245,7 +164,7 @@ async def test_a_restarted_control_plane_changes_nothing_and_takes_no_endpoint_a
 
 
 async def test_upstreams_come_and_go_without_a_failed_call_to_one_that_stays(
-    serve, store, specs, open_envoy, open_echo, eventually_true
+    serve, store, specs, open_envoy, open_echo, eventually_true, refusals
 ):
     caller, echo = specs["sidecar"], specs["exposed_health"]
     declared = store.current.declarations
