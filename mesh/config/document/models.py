@@ -3,7 +3,9 @@
     MeshDocument ── mesh          what holds for the mesh as a whole
                  ├─ defaults      the policy of every service that does not say otherwise
                  ├─ services      per service: its policy, subsets, routes, upstreams
-                 └─ intentions    who may call what
+                 ├─ intentions    who may call what inside of the mesh
+                 ├─ access        who comes in from outside, and what they may call
+                 └─ edge          how much of that, and in which form
 
 Everything about a service stands with the service that is called, and holds for all of its callers. The defaults of the
 fields are the defaults of the mesh; an empty document is a good one.
@@ -14,6 +16,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mesh.config.document.access import AccessPolicy
+from mesh.config.document.edge import Edge
 from mesh.config.document.protection import (
     CircuitBreaker,
     Concurrency,
@@ -140,3 +144,5 @@ class MeshDocument(Part):
     services: Names[Service] = Names()
     intentions: Names[Intention] = Names()
     """By name, so that a layer above may replace one, take one away with a null, and add others."""
+    access: AccessPolicy = AccessPolicy()
+    edge: Edge = Edge()

@@ -1,0 +1,13 @@
+"""Who comes in from outside, and what they may do there.
+
+    credential ──> Principal ─┐
+    request ─────> Target ────┴──> decide(rules of the mesh document) ──> Decision ──> audit
+
+May import config and below, and the rooms beside these.
+"""
+
+from mesh.access.decision import Decision
+from mesh.access.principal import ANONYMOUS, Principal
+from mesh.access.target import GATEWAY, Target
+
+__all__ = ["ANONYMOUS", "GATEWAY", "Decision", "Principal", "Target"]
