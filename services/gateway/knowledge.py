@@ -1,7 +1,7 @@
 """What the gateway knows: of the mesh, and of who may call what. Pushed by the control plane, newest only."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ async def open_knowledge() -> AsyncIterator[tuple[Knowledge, Any]]:
     """Keep knowing while the block runs; gives the knowledge and the stub of GatewayService, by the own sidecar."""
     knowledge = Knowledge()
     async with open_channel(CONTROL_PLANE) as channel:
-        stub: Any = gateway_service_pb2_grpc.GatewayServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub: Any = gateway_service_pb2_grpc.GatewayServiceStub(channel)
         access = _follow("access", lambda: stub.WatchAccess(pb.WatchAccessRequest()), knowledge.set_access)
         mesh = _follow("mesh", lambda: stub.WatchMesh(pb.WatchMeshRequest()), knowledge.set_mesh)
         async with open_background(access), open_background(mesh):
@@ -93,7 +93,7 @@ async def _follow(what: str, call: Callable[[], Any], take: Callable[[Any], None
         await asyncio.sleep(backoff.next())
 
 
-async def _messages(call: Any) -> AsyncIterator[Any]:
+async def _messages(call: Any) -> AsyncGenerator[Any, None]:
     try:
         async for message in call:
             yield message
