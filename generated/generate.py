@@ -18,7 +18,7 @@ def generate(target: Path) -> None:
     """Write `target/agentmesh/...` anew from `protos/`; raises RuntimeError when protoc refuses a file."""
     shutil.rmtree(target / "agentmesh", ignore_errors=True)
     target.mkdir(parents=True, exist_ok=True)
-    files = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+    files = sorted(str(path.relative_to(PROTOS)) for path in (PROTOS / "agentmesh").rglob("*.proto"))
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python")]
     outputs += [f"--{kind}_out=quiet:{target}" for kind in ("mypy", "mypy_grpc")]

@@ -4,6 +4,7 @@ from mesh.model.address import Address
 from mesh.model.identity import SpiffeId
 from mesh.model.proxy import ProxySpec
 from mesh.model.service import KINDS, RESERVED_NAMES, ZONE, Declaration, Instance, check_service_name, check_zone
+from mesh.model.token_issuer import TokenIssuer
 
 __all__ = [
     "KINDS",
@@ -14,6 +15,7 @@ __all__ = [
     "Instance",
     "ProxySpec",
     "SpiffeId",
+    "TokenIssuer",
     "check_service_name",
     "check_zone",
 ]

@@ -20,7 +20,9 @@ class ProxySpec:
     `outbound_socket` are paths of unix sockets. `secrets_dir` holds svid.json and bundle.json, the SDS files;
     it may be relative to the folder in which Envoy runs, and what is built of it is then the same for all such proxies.
     `exposed_health` is the bind address of a plaintext listener that answers grpc.health.v1.Health/Check only, for a
-    registry that has no mesh certificate. `edge` is the bind address of the edge listener; only a gateway gets one.
+    registry that has no mesh certificate. `edge` and `edge_tls` are the bind addresses of the edge without and with
+    TLS, for which `secrets_dir` holds edge.json, too; only a gateway gets them. `guard_socket` and `web_socket` are
+    where its application decides about calls, and where it speaks HTTP.
     `zone` is where it runs, "" for nowhere in particular: instances in the same zone are preferred.
     """
 
@@ -32,7 +34,15 @@ class ProxySpec:
     app_socket: str = ""
     exposed_health: Address | None = None
     edge: Address | None = None
+    edge_tls: Address | None = None
+    guard_socket: str = ""
+    web_socket: str = ""
     zone: str = ""
+
+    @property
+    def has_edge(self) -> bool:
+        """Whether it takes calls from outside of the mesh."""
+        return self.edge is not None or self.edge_tls is not None
 
     @property
     def node_id(self) -> str:
@@ -41,11 +51,18 @@ class ProxySpec:
 
     def to_metadata(self) -> dict[str, str]:
         """The node metadata: strings only, empty ones left out."""
-        addresses = {"inbound": self.inbound, "exposed_health": self.exposed_health, "edge": self.edge}
+        addresses = {
+            "inbound": self.inbound,
+            "exposed_health": self.exposed_health,
+            "edge": self.edge,
+            "edge_tls": self.edge_tls,
+        }
         texts = {
             "outbound_socket": self.outbound_socket,
             "secrets_dir": self.secrets_dir,
             "app_socket": self.app_socket,
+            "guard_socket": self.guard_socket,
+            "web_socket": self.web_socket,
             "zone": self.zone,
         }
         return {name: str(value) for name, value in (texts | addresses).items() if value}
@@ -78,5 +95,8 @@ class ProxySpec:
             app_socket=text("app_socket"),
             exposed_health=address("exposed_health"),
             edge=address("edge"),
+            edge_tls=address("edge_tls"),
+            guard_socket=text("guard_socket"),
+            web_socket=text("web_socket"),
             zone=text("zone"),
         )

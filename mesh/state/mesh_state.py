@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Self, TypeVar
 
 from mesh.config.document import EMPTY, Policy
-from mesh.model import Declaration, Instance, SpiffeId
+from mesh.model import Declaration, Instance, SpiffeId, TokenIssuer
 
 _Value = TypeVar("_Value")
 
@@ -21,7 +21,8 @@ class MeshState:
 
     `services` maps a name to its instances, sorted by id; unhealthy ones are included. `declarations` maps a name to
     what an operator said about it. A service may be declared without having instances, and the other way round.
-    `policy` is the mesh document. `revoked` are the services whose identities nobody accepts any more.
+    `policy` is the mesh document. `revoked` are the services whose identities nobody accepts any more. `token_issuer`
+    is the mesh's own issuer of tokens; None before its keys are known.
 
     A new state shares with the old one what did not change: who wants to know what did compares by identity.
     """
@@ -32,6 +33,7 @@ class MeshState:
     declarations: Mapping[str, Declaration] = field(default_factory=lambda: MappingProxyType({}))
     policy: Policy = EMPTY
     revoked: frozenset[str] = frozenset()
+    token_issuer: TokenIssuer | None = None
 
     def with_services(self, services: Mapping[str, tuple[Instance, ...]]) -> Self:
         """This state with other services; itself when they mean the same. Costs what has changed."""
@@ -56,6 +58,10 @@ class MeshState:
     def with_revoked(self, services: frozenset[str]) -> Self:
         """This state with other revoked identities; itself when they are the same."""
         return self if services == self.revoked else self._succeeded(replace(self, revoked=services))
+
+    def with_token_issuer(self, issuer: TokenIssuer) -> Self:
+        """This state with another token issuer; itself when it is the same."""
+        return self if issuer == self.token_issuer else self._succeeded(replace(self, token_issuer=issuer))
 
     def spiffe_id(self, service: str) -> SpiffeId:
         """The identity of a service in this mesh."""
@@ -92,6 +98,7 @@ class MeshState:
             self.namespace,
             self.policy.version,
             sorted(self.revoked),
+            self.token_issuer,
             self._digest_of_services,
             self._digest_of_declarations,
         )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from mesh.config.document import Policy
-from mesh.model import Declaration, Instance
+from mesh.model import Declaration, Instance, TokenIssuer
 from mesh.state.mesh_state import MeshState
 
 
@@ -35,6 +35,10 @@ class StateStore:
     def set_revoked(self, services: frozenset[str]) -> None:
         """Replace the services whose identities are revoked."""
         self._set(self._current.with_revoked(services))
+
+    def set_token_issuer(self, issuer: TokenIssuer) -> None:
+        """Replace the mesh's own token issuer."""
+        self._set(self._current.with_token_issuer(issuer))
 
     async def watch(self) -> AsyncIterator[MeshState]:
         """Give the state at once and after every change. Latest wins: a slow reader misses the ones between."""

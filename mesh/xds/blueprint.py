@@ -11,11 +11,11 @@ from mesh.config.document import Policy, Secret, Service, split_target, targets_
 from mesh.model import Instance, SpiffeId
 from mesh.xds import names
 from mesh.xds.resources import Resource
+from mesh.xds.resources.edge.routes import build_edge_routes, build_edge_service, methods_to_cache
 from mesh.xds.resources.host import Host, Place
 from mesh.xds.resources.inbound import InboundRules, limits_lead_to
 from mesh.xds.resources.routes import (
-    build_application_route,
-    build_edge_routes,
+    build_control_host,
     build_host,
     build_outbound_routes,
     build_service_routes,
@@ -94,35 +94,35 @@ class Blueprint:
             )
         return known
 
-    def outbound_routes(self, service: str, upstreams: Names) -> Resource:
-        """The routes of the outbound listener of `service`."""
+    def outbound_routes(self, service: str, upstreams: Names, *, is_gateway: bool = False) -> Resource:
+        """The routes of the outbound listener of `service`; a gateway may call the control plane, too."""
         known = self._outbound.get((service, upstreams))
         if known is None:
-            hosts = self._virtual_hosts(service, upstreams, is_edge=False)
-            known = self._outbound[service, upstreams] = build_outbound_routes(service, hosts)
+            domains = self._domains_of(upstreams, is_edge=False)
+            hosts = [
+                build_host(name, domains[name], build_service_routes(self.host(name, service)))
+                for name in sorted(upstreams)
+            ]
+            if is_gateway:
+                hosts.append(build_control_host())
+            known = self._outbound[service, upstreams] = build_outbound_routes(service, tuple(hosts))
         return known
 
     def edge_routes(self, service: str, upstreams: Names) -> Resource:
-        """The routes of the edge listener of `service`."""
+        """The routes of the edge of `service`."""
         known = self._edge.get((service, upstreams))
         if known is None:
-            selected = tuple(
-                route
-                for name in sorted(upstreams)
-                for route in build_service_routes(self.host(name, service), is_selected=True)
-            )
-            known = self._edge[service, upstreams] = build_edge_routes(
-                self._virtual_hosts(service, upstreams, is_edge=True),
-                selected,
-                build_application_route(self.sampling_percent),
-            )
+            edge = self.policy.document.edge
+            domains = self._domains_of(upstreams, is_edge=True)
+            hosts: list[bytes] = []
+            selected: list[bytes] = []
+            for name in sorted(upstreams):
+                host, cached = self.host(name, service), methods_to_cache(edge.cache, name)
+                hosts.append(build_host(name, domains[name], build_edge_service(host, cached)))
+                selected += build_edge_service(host, cached, is_selected=True)
+            known = build_edge_routes(tuple(hosts), tuple(selected), edge.cors, self.sampling_percent)
+            self._edge[service, upstreams] = known
         return known
-
-    def _virtual_hosts(self, caller: str, upstreams: Names, *, is_edge: bool) -> tuple[bytes, ...]:
-        domains = self._domains_of(upstreams, is_edge=is_edge)
-        return tuple(
-            build_host(name, domains[name], build_service_routes(self.host(name, caller))) for name in sorted(upstreams)
-        )
 
     def _domains_of(self, upstreams: Names, *, is_edge: bool) -> dict[str, Names]:
         known = self._domains.get((upstreams, is_edge))

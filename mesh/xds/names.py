@@ -33,10 +33,17 @@ APP_CLUSTER = "@app"
 """The own application's cluster; no service can have that name."""
 COLLECTOR_CLUSTER = "@collector"
 """Where sidecars send their traces."""
+GUARD_CLUSTER = "@guard"
+"""Where a gateway's application decides about calls from outside."""
+WEB_CLUSTER = "@web"
+"""Where a gateway's application speaks HTTP."""
+CONTROL_CLUSTER = "control-plane"
+"""The control plane; it stands in the bootstrap of each sidecar."""
 INBOUND = "inbound"
 OUTBOUND = "outbound"
 EXPOSED_HEALTH = "exposed-health"
 EDGE = "edge"
+EDGE_TLS = "edge-tls"
 
 # Filters by the names under which routes and extension configurations speak to them.
 DENY_FILTER = "deny"
@@ -46,6 +53,15 @@ ROUTE_LIMIT_FILTER = "route-limit"
 FAULT_FILTER = "fault"
 ADAPTIVE_CONCURRENCY = "adaptive-concurrency"
 CONNECTION_LIMIT = "connection-limit"
+HEADERS = "headers"
+COMPRESSION = "compression"
+TOKENS = "tokens"
+CLIENT_LIMITS = "client-limits"
+SHARED_LIMITS = "shared-limits"
+CORS_FILTER = "cors"
+
+ROUTE_FACTS = "mesh"
+"""The metadata of routes at the edge that say which service they lead to, under the key "service"."""
 
 
 def authority_of(service: str) -> str:
@@ -66,6 +82,11 @@ def subset_clusters(document: MeshDocument) -> tuple[str, ...]:
         for name, service in sorted(document.services.items())
         for subset in sorted(service.subsets)
     )
+
+
+def issuer_cluster_of(issuer: str) -> str:
+    """Where the key set of an external issuer of tokens is fetched."""
+    return f"@issuer.{issuer}"
 
 
 def fallback_cluster_of(service: str) -> str:

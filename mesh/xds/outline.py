@@ -11,6 +11,7 @@ from mesh.config.document import split_target
 from mesh.errors import InvalidInput, PermissionDenied
 from mesh.model import ProxySpec
 from mesh.state import MeshState
+from mesh.xds import names
 from mesh.xds.blueprint import Blueprint, Names
 from mesh.xds.names import authority_of, cluster_of
 from mesh.xds.resources import Resource
@@ -18,8 +19,13 @@ from mesh.xds.resources.clusters import (
     build_app_cluster,
     build_collector_cluster,
     build_fallback_cluster,
+    build_local_cluster,
     build_upstream_cluster,
 )
+from mesh.xds.resources.edge.filters import build_compression, build_headers
+from mesh.xds.resources.edge.limits import build_client_limits, build_shared_limits
+from mesh.xds.resources.edge.listener import build_edge
+from mesh.xds.resources.edge.tokens import build_issuer_cluster, build_tokens
 from mesh.xds.resources.grpc_client import (
     build_api_listener,
     build_client_cluster,
@@ -29,7 +35,7 @@ from mesh.xds.resources.grpc_client import (
 )
 from mesh.xds.resources.inbound import build_inbound_routes
 from mesh.xds.resources.limits import build_adaptive_concurrency, build_connection_limit
-from mesh.xds.resources.listeners import build_edge, build_exposed_health, build_inbound, build_outbound
+from mesh.xds.resources.listeners import build_exposed_health, build_inbound, build_outbound
 
 GATEWAY = "gateway"
 """The kind of service that may have an edge."""
@@ -49,12 +55,10 @@ def build_sidecar(state: MeshState, spec: ProxySpec, plan: Blueprint) -> Outline
     is_traced = plan.collector is not None
     resources = [
         build_outbound(spec, is_traced=is_traced),
-        plan.outbound_routes(spec.service, upstreams),
+        plan.outbound_routes(spec.service, upstreams, is_gateway=spec.has_edge),
         *_inbound(state, spec, plan),
+        *_edge(state, spec, plan),
     ]
-    if spec.edge is not None:
-        _check_gateway(state, spec)
-        resources += [build_edge(spec, is_traced=is_traced), plan.edge_routes(spec.service, upstreams)]
     if plan.collector is not None:
         resources.append(build_collector_cluster(plan.collector))
     targets = plan.targets(upstreams)
@@ -103,6 +107,29 @@ def _inbound(state: MeshState, spec: ProxySpec, plan: Blueprint) -> Iterator[Res
         yield build_exposed_health(spec)
 
 
+def _edge(state: MeshState, spec: ProxySpec, plan: Blueprint) -> Iterator[Resource]:
+    """What takes calls from outside of the mesh, if the proxy has it."""
+    if not spec.has_edge:
+        return
+    _check_gateway(state, spec)
+    edge, access, is_traced = plan.policy.document.edge, plan.policy.document.access, plan.collector is not None
+    if spec.edge is not None and edge.plaintext:
+        yield build_edge(spec, edge, is_tls=False, is_traced=is_traced)
+    if spec.edge_tls is not None:
+        yield build_edge(spec, edge, is_tls=True, is_traced=is_traced)
+    yield plan.edge_routes(spec.service, state.upstreams_of(spec.service))
+    yield build_local_cluster(names.GUARD_CLUSTER, spec.guard_socket, is_http2=True)
+    yield build_local_cluster(names.WEB_CLUSTER, spec.web_socket, is_http2=False)
+    yield build_headers(edge.security_headers)
+    yield build_compression(edge.compression)
+    yield build_tokens(state.token_issuer, access.issuers)
+    yield build_client_limits(edge.limits)
+    yield build_shared_limits(edge.limits)
+    for name, issuer in sorted(access.issuers.items()):
+        if issuer.jwks_uri is not None:
+            yield build_issuer_cluster(name, issuer)
+
+
 def _check_gateway(state: MeshState, spec: ProxySpec) -> None:
     declaration = state.declarations.get(spec.service)
     if declaration is None or declaration.kind != GATEWAY:
@@ -112,9 +139,10 @@ def _check_gateway(state: MeshState, spec: ProxySpec) -> None:
             field="node.metadata.edge",
             fix="Declare the service with kind gateway.",
         )
-    if not spec.app_socket:
-        raise InvalidInput(
-            f"The edge of {spec.service} has no application behind it.",
-            field="node.metadata.app_socket",
-            fix="Start the gateway with its application.",
-        )
+    for field in ("app_socket", "guard_socket", "web_socket"):
+        if not getattr(spec, field):
+            raise InvalidInput(
+                f"The edge of {spec.service} has no application behind it.",
+                field=f"node.metadata.{field}",
+                fix="Start the gateway with its application.",
+            )

@@ -132,7 +132,6 @@ class Protection(Part):
     """Bounds against too much and too slow."""
 
     max_connections: Count = 10_000
-    max_connections_per_client: Count | None = None
     max_concurrent_streams: Annotated[int, Field(ge=1, le=65_536)] = 128
     """Of one HTTP/2 connection."""
     max_header_kb: Annotated[int, Field(ge=1, le=8192)] = 60
@@ -140,11 +139,11 @@ class Protection(Part):
     max_body_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 16 << 20
     header_timeout: PositiveDuration = timedelta(seconds=10)
     """For all headers of a request to come."""
-    body_timeout: PositiveDuration = timedelta(seconds=60)
-    """For all of a request that is no stream to come."""
     stream_idle_timeout: Duration = timedelta(hours=1)
     """A stream on which nothing moves for this long is ended; 0: never."""
     connection_idle_timeout: PositiveDuration = timedelta(hours=1)
+    trusted_hops: Annotated[int, Field(ge=0, le=16)] = 0
+    """Proxies of one's own in front of the edge, whose word on the client's address (x-forwarded-for) counts."""
 
 
 class Edge(Part):
@@ -165,6 +164,6 @@ class Edge(Part):
             "content-security-policy": "default-src 'self'; frame-ancestors 'none'",
         }
     )
-    """Added to answers that do not have them; the first over TLS only."""
+    """Added to answers that do not have them."""
     plaintext: bool = True
     """Whether the door without TLS is open; production must not have it."""

@@ -46,21 +46,27 @@ def _http2_of(connections: Connections, filters: tuple[dict[str, Any], ...]) -> 
 @lru_cache(maxsize=4096)
 def build_app_cluster(app_socket: str, protocol: str = "grpc") -> Resource:
     """The application behind a sidecar, on its unix socket; `protocol` is what it speaks."""
-    endpoint = {"endpoint": {"address": {"pipe": {"path": app_socket}}}}
+    return build_local_cluster(names.APP_CLUSTER, app_socket, is_http2=protocol != "http1")
+
+
+@lru_cache(maxsize=4096)
+def build_local_cluster(name: str, socket: str, *, is_http2: bool) -> Resource:
+    """A part of the own application, on a unix socket of its own."""
+    endpoint = {"endpoint": {"address": {"pipe": {"path": socket}}}}
     literal = {
-        "name": names.APP_CLUSTER,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "typed_extension_protocol_options": _http(
-            {"http_protocol_options": {}} if protocol == "http1" else {"http2_protocol_options": {}}
+            {"http2_protocol_options": {}} if is_http2 else {"http_protocol_options": {}}
         ),
         # The application bounds its own concurrency and says so; the sidecar must not refuse before it.
         "circuit_breakers": {
             "thresholds": [{"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 16384}]
         },
-        "load_assignment": {"cluster_name": names.APP_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
-    return build_resource(names.CLUSTER, names.APP_CLUSTER, literal)
+    return build_resource(names.CLUSTER, name, literal)
 
 
 @lru_cache(maxsize=65536)

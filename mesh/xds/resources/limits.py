@@ -68,15 +68,15 @@ def lift_rate_limit(name: str) -> dict[str, Any]:
 
 def adaptive_filter() -> dict[str, Any]:
     """The HTTP filter that learns how much the application can take, see `build_adaptive_concurrency`."""
-    return _discovered(names.ADAPTIVE_CONCURRENCY, _adaptive(None), _ADAPTIVE)
+    return discovered(names.ADAPTIVE_CONCURRENCY, _adaptive(None), _ADAPTIVE)
 
 
 def connection_filter() -> dict[str, Any]:
     """The network filter that bounds connections, see `build_connection_limit`."""
-    return _discovered(names.CONNECTION_LIMIT, _connections(None), _CONNECTIONS)
+    return discovered(names.CONNECTION_LIMIT, _connections(None), _CONNECTIONS)
 
 
-def _discovered(name: str, default: dict[str, Any], kind: str) -> dict[str, Any]:
+def discovered(name: str, default: dict[str, Any], kind: str) -> dict[str, Any]:
     """A filter whose configuration comes over ADS: a change of it leaves the listener and open connections alone."""
     return {
         "name": name,
@@ -96,16 +96,16 @@ def build_adaptive_concurrency(adaptive: AdaptiveConcurrency | None) -> Resource
 
     It is apart from the routes because each change of these would make it learn anew.
     """
-    return _extension(names.ADAPTIVE_CONCURRENCY, _adaptive(adaptive))
+    return build_extension(names.ADAPTIVE_CONCURRENCY, _adaptive(adaptive))
 
 
 @lru_cache(maxsize=1024)
 def build_connection_limit(most: int | None) -> Resource:
     """The configuration of `connection_filter`: further connections are closed at once; None: no bound."""
-    return _extension(names.CONNECTION_LIMIT, _connections(most))
+    return build_extension(names.CONNECTION_LIMIT, _connections(most))
 
 
-def _extension(name: str, config: dict[str, Any]) -> Resource:
+def build_extension(name: str, config: dict[str, Any]) -> Resource:
     return build_resource(names.EXTENSION, name, {"name": name, "typed_config": config})
 
 

@@ -1,4 +1,4 @@
-"""Listeners: inbound (mutual TLS), outbound (unix socket), edge, and a health check in the clear where one must be."""
+"""Listeners: inbound (mutual TLS), outbound (unix socket), and a health check in the clear where one must be."""
 
 import json
 from functools import lru_cache
@@ -31,15 +31,15 @@ def build_inbound(spec: ProxySpec, identity: SpiffeId, *, is_traced: bool = Fals
     What may change while connections are open is not here: intentions and limits come with the routes, see `inbound`.
     """
     assert spec.inbound is not None
-    manager = _manager(
+    manager = build_manager(
         names.INBOUND,
         {
             "codec_type": "HTTP2",
             "forward_client_cert_details": "SANITIZE_SET",
             "set_current_client_cert_details": {"uri": True},
-            "rds": _over_ads(names.INBOUND),
+            "rds": over_ads(names.INBOUND),
             "local_reply_config": {"mappers": [_MARK_NOT_DELIVERED]},
-            **_tracing(spec, is_traced),
+            **trace_settings(spec, is_traced),
         },
         filters=[
             # Per request, so that it holds on open connections, too.
@@ -55,7 +55,7 @@ def build_inbound(spec: ProxySpec, identity: SpiffeId, *, is_traced: bool = Fals
         "transport_socket": build_downstream_tls(spec.secrets_dir, identity),
         "filters": [connection_filter(), manager],
     }
-    return _listener(names.INBOUND, _tcp(spec.inbound), chain, direction="INBOUND")
+    return build_listener(names.INBOUND, tcp(spec.inbound), chain, direction="INBOUND")
 
 
 # UF: the sidecar could not connect to its application. The request has reached nobody.
@@ -78,53 +78,30 @@ def build_exposed_health(spec: ProxySpec) -> Resource:
     }
     hosts = [{"name": names.APP_CLUSTER, "domains": ["*"], "routes": [check, refuse]}]
     routes = {"name": names.EXPOSED_HEALTH, "virtual_hosts": hosts}
-    manager = _manager(names.EXPOSED_HEALTH, {"codec_type": "HTTP2", "route_config": routes})
-    return _listener(names.EXPOSED_HEALTH, _tcp(spec.exposed_health), {"filters": [manager]}, direction="INBOUND")
+    manager = build_manager(names.EXPOSED_HEALTH, {"codec_type": "HTTP2", "route_config": routes})
+    return build_listener(names.EXPOSED_HEALTH, tcp(spec.exposed_health), {"filters": [manager]}, direction="INBOUND")
 
 
 @lru_cache(maxsize=_PROXIES)
 def build_outbound(spec: ProxySpec, *, is_traced: bool = False) -> Resource:
     """The application's way out, on a unix socket that only its own account can open."""
-    manager = _manager(
+    manager = build_manager(
         names.OUTBOUND,
         {
             # Applications may speak HTTP/1.1, too.
             "codec_type": "AUTO",
             # The application's retry marks (x-envoy-retry-grpc-on) are to be obeyed.
             "internal_address_config": {"unix_sockets": True},
-            "rds": _over_ads(names.OUTBOUND),
-            **_tracing(spec, is_traced),
+            "rds": over_ads(names.OUTBOUND),
+            **trace_settings(spec, is_traced),
         },
         filters=[FAULT_FILTER],
     )
     address = {"pipe": {"path": spec.outbound_socket, "mode": 0o600}}
-    return _listener(names.OUTBOUND, address, {"filters": [manager]}, direction="OUTBOUND")
+    return build_listener(names.OUTBOUND, address, {"filters": [manager]}, direction="OUTBOUND")
 
 
-@lru_cache(maxsize=_PROXIES)
-def build_edge(spec: ProxySpec, *, is_traced: bool = False) -> Resource:
-    """The door for clients outside of the mesh: HTTP/1.1 and HTTP/2 without TLS. Internal headers do not get in."""
-    assert spec.edge is not None
-    manager = _manager(
-        names.EDGE,
-        {
-            "codec_type": "AUTO",
-            "use_remote_address": True,
-            "skip_xff_append": True,
-            # No address counts as internal, loopback included: its x-envoy-* headers are dropped. Without any range
-            # Envoy takes loopback and private networks for internal, so here is one of no client (RFC 5737).
-            "internal_address_config": {"cidr_ranges": [{"address_prefix": "192.0.2.1", "prefix_len": 32}]},
-            "forward_client_cert_details": "SANITIZE",
-            "rds": _over_ads(names.EDGE),
-            # Strangers do not decide what is traced.
-            **_tracing(spec, is_traced, heeds_callers=False),
-        },
-        filters=[FAULT_FILTER],
-    )
-    return _listener(names.EDGE, _tcp(spec.edge), {"filters": [manager]}, direction="INBOUND")
-
-
-def _manager(name: str, literal: dict[str, Any], *, filters: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+def build_manager(name: str, literal: dict[str, Any], *, filters: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     common = {
         "stat_prefix": name,
         # Dead peers are found by HTTP/2 keepalive; a quiet stream is not a dead one.
@@ -143,7 +120,7 @@ def _manager(name: str, literal: dict[str, Any], *, filters: list[dict[str, Any]
     return {"name": "http", "typed_config": any_of(_HCM, common | literal)}
 
 
-def _tracing(spec: ProxySpec, is_traced: bool, *, heeds_callers: bool = True) -> dict[str, Any]:
+def trace_settings(spec: ProxySpec, is_traced: bool, *, heeds_callers: bool = True) -> dict[str, Any]:
     """Spans for the collector. How many is said by each route: a change of it leaves the listener alone.
 
     `heeds_callers` traces what the caller traces, too, whatever the share.
@@ -180,7 +157,7 @@ _HEED_CALLERS = {
 }
 
 
-def _listener(name: str, address: dict[str, Any], chain: dict[str, Any], *, direction: str) -> Resource:
+def build_listener(name: str, address: dict[str, Any], chain: dict[str, Any], *, direction: str) -> Resource:
     # All but the address is the same for many proxies and is most of the work. Serialized parts of a message that are
     # joined are the message, https://protobuf.dev/programming-guides/encoding/#last-one-wins ; it is put in order then.
     parts = _all_but_address(name, direction, json.dumps(chain)) + build_body(_LISTENER, name, {"address": address})
@@ -194,9 +171,9 @@ def _all_but_address(name: str, direction: str, chain: str) -> bytes:
     return build_body(_LISTENER, name, literal)
 
 
-def _tcp(address: Address) -> dict[str, Any]:
+def tcp(address: Address) -> dict[str, Any]:
     return {"socket_address": {"address": address.host, "port_value": address.port}}
 
 
-def _over_ads(name: str) -> dict[str, Any]:
+def over_ads(name: str) -> dict[str, Any]:
     return {"route_config_name": name, "config_source": {"ads": {}, "resource_api_version": "V3"}}

@@ -1,11 +1,11 @@
-"""Routes: by authority inside of the mesh, by authority or header at the edge.
+"""Routes of callers: by authority inside of the mesh. Those of the edge are in `edge.routes`.
 
 Routes of one service are serialized once and put together as bytes, so that a change of one service builds its own
 routes anew and no others, however many there are.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from mesh.xds import names
@@ -13,14 +13,6 @@ from mesh.xds.resources.actions import build_route
 from mesh.xds.resources.host import Host, tracing_of
 from mesh.xds.resources.matches import build_match
 from mesh.xds.resources.resource import Resource, build_body, build_resource, wrap_body
-
-SELECTOR = "x-mesh-service"
-"""The header by which a client at the edge names the service that it wants."""
-
-_GREETING = f"""\
-This is the edge of an agentmesh. It speaks gRPC, with reflection.
-Name a service by the header `{SELECTOR}: NAME` or the authority NAME.mesh; `meshctl status` lists the names.
-"""
 
 _ROUTE = "envoy.config.route.v3.Route"
 _HOST = "envoy.config.route.v3.VirtualHost"
@@ -33,16 +25,15 @@ _ROUTES_FIELD = 3
 
 
 @lru_cache(maxsize=16384)
-def build_service_routes(host: Host, *, is_selected: bool = False) -> tuple[bytes, ...]:
-    """The routes of a service in order, serialized; with `is_selected` only for requests that name it by header."""
-    selector = {"name": SELECTOR, "string_match": {"exact": host.service}}
+def build_service_routes(host: Host) -> tuple[bytes, ...]:
+    """The routes of a service in order, serialized."""
+    return tuple(build_body(_ROUTE, host.service, literal) for literal in service_routes(host))
 
-    def selected(match: dict[str, Any]) -> dict[str, Any]:
-        return match | {"headers": [selector, *match.get("headers", ())]} if is_selected else match
 
-    literals = [build_route(host, route, selected(build_match(route.match))) for route in host.policy.routes]
-    literals.append(build_route(host, None, selected(_EVERYTHING)))
-    return tuple(build_body(_ROUTE, host.service, literal) for literal in literals)
+def service_routes(host: Host) -> list[dict[str, Any]]:
+    """The routes of a service in order; the last one takes everything."""
+    chosen = [build_route(host, route, build_match(route.match)) for route in host.policy.routes]
+    return [*chosen, build_route(host, None, _EVERYTHING)]
 
 
 @lru_cache(maxsize=16384)
@@ -56,27 +47,23 @@ def build_host(name: str, domains: tuple[str, ...], routes: tuple[bytes, ...]) -
 def build_outbound_routes(service: str, hosts: tuple[bytes, ...]) -> Resource:
     """Virtual hosts of the upstreams; anything else is answered with what is wrong."""
     text = f"{service} has not declared the called service as an upstream, or it does not exist"
-    return _compose(names.OUTBOUND, (*hosts, build_host("unknown", ("*",), (_answer(text),))))
+    return compose(names.OUTBOUND, (*hosts, build_host("unknown", ("*",), (build_answer(text),))))
 
 
-@lru_cache(maxsize=64)
-def build_edge_routes(hosts: tuple[bytes, ...], selected: tuple[bytes, ...], application: bytes) -> Resource:
-    """By header x-mesh-service, else by authority NAME.mesh or NAME.localhost; the rest to the gateway application."""
-    unknown = _answer(
-        f"there is no service of the name in header {SELECTOR}; `meshctl status` lists the names",
-        headers=[{"name": SELECTOR, "present_match": True}],
+@cache
+def build_control_host() -> bytes:
+    """The control plane, for those who may call it; its cluster stands in the bootstrap."""
+    route = {
+        "cluster": names.CONTROL_CLUSTER,
+        "timeout": "0s",
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+    }
+    domain = f"{names.CONTROL_CLUSTER}.mesh"
+    return build_host(
+        names.CONTROL_CLUSTER,
+        (domain, f"{domain}:*"),
+        (build_body(_ROUTE, names.CONTROL_CLUSTER, {"match": _EVERYTHING, "route": route}),),
     )
-    rest = build_host("gateway", ("*",), (*selected, unknown, application, _answer(_GREETING)))
-    text = "there is no service of the name in the authority; `meshctl status` lists the names"
-    stranger = build_host("unknown", tuple(f"*.{suffix}" for suffix in EDGE_SUFFIXES), (_answer(text),))
-    return _compose(names.EDGE, (*hosts, stranger, rest))
-
-
-@lru_cache(maxsize=64)
-def build_application_route(tracing: float | None = None) -> bytes:
-    """Of what comes to the edge without a name the application answers gRPC: with reflection, health, or an error."""
-    literal = {"match": {"prefix": "/", "grpc": {}}, **to_application(tracing)}
-    return build_body(_ROUTE, names.APP_CLUSTER, literal)
 
 
 def to_application(sampling_percent: float | None = None) -> dict[str, Any]:
@@ -117,7 +104,7 @@ def claim_domains(
     return {name: tuple(it for host in hosts for it in (host, f"{host}:*")) for name, hosts in own.items()}
 
 
-def _answer(text: str, headers: Iterable[dict[str, Any]] = ()) -> bytes:
+def build_answer(text: str, headers: Iterable[dict[str, Any]] = ()) -> bytes:
     """An answer by Envoy itself: 404, which gRPC clients see as UNIMPLEMENTED with the text."""
     literal = {
         "match": {"prefix": "/", "headers": list(headers)},
@@ -126,7 +113,7 @@ def _answer(text: str, headers: Iterable[dict[str, Any]] = ()) -> bytes:
     return build_body(_ROUTE, "unknown", literal)
 
 
-def _compose(name: str, hosts: Iterable[bytes]) -> Resource:
+def compose(name: str, hosts: Iterable[bytes]) -> Resource:
     """A RouteConfiguration of serialized virtual hosts."""
     body = _field(_NAME_FIELD, name.encode()) + b"".join(_field(_HOSTS_FIELD, host) for host in hosts)
     return wrap_body(names.ROUTE, name, body)

@@ -47,3 +47,16 @@ def build_upstream_tls(secrets_dir: str, expected: SpiffeId) -> dict[str, Any]:
         "common_tls_context": _common(secrets_dir, {"exact": str(expected)}),
     }
     return {"name": "tls", "typed_config": any_of(f"{_TLS}.UpstreamTlsContext", context)}
+
+
+def build_edge_tls(secrets_dir: str) -> dict[str, Any]:
+    """The edge: the certificate of edge.json; services of the mesh may show theirs, others show none."""
+    context = {
+        "common_tls_context": {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "tls_certificate_sds_secret_configs": [_secret("edge", secrets_dir)],
+            "validation_context_sds_secret_config": _secret("bundle", secrets_dir),
+        },
+    }
+    return {"name": "tls", "typed_config": any_of(f"{_TLS}.DownstreamTlsContext", context)}

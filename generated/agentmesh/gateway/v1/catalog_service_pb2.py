@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from agentmesh.control.v1 import control_pb2 as agentmesh_dot_control_dot_v1_dot_control__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentmesh/gateway/v1/catalog_service.proto\x12\x14\x61gentmesh.gateway.v1\x1a\"agentmesh/control/v1/control.proto\"J\n\x13ListServicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\"`\n\x14ListServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x12GetServiceResponse\x12.\n\x07service\x18\x01 \x01(\x0b\x32\x1d.agentmesh.control.v1.Service\"\x16\n\x14WatchServicesRequest\"H\n\x15WatchServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service2\xd3\x02\n\x0e\x43\x61talogService\x12j\n\x0cListServices\x12).agentmesh.gateway.v1.ListServicesRequest\x1a*.agentmesh.gateway.v1.ListServicesResponse\"\x03\x90\x02\x01\x12\x64\n\nGetService\x12\'.agentmesh.gateway.v1.GetServiceRequest\x1a(.agentmesh.gateway.v1.GetServiceResponse\"\x03\x90\x02\x01\x12o\n\rWatchServices\x12*.agentmesh.gateway.v1.WatchServicesRequest\x1a+.agentmesh.gateway.v1.WatchServicesResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentmesh/gateway/v1/catalog_service.proto\x12\x14\x61gentmesh.gateway.v1\x1a\"agentmesh/control/v1/control.proto\x1a\x1cgoogle/api/annotations.proto\"J\n\x13ListServicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\"`\n\x14ListServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetServiceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x12GetServiceResponse\x12.\n\x07service\x18\x01 \x01(\x0b\x32\x1d.agentmesh.control.v1.Service\"\x16\n\x14WatchServicesRequest\"H\n\x15WatchServicesResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service2\x9d\x03\n\x0e\x43\x61talogService\x12~\n\x0cListServices\x12).agentmesh.gateway.v1.ListServicesRequest\x1a*.agentmesh.gateway.v1.ListServicesResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/services\x12\x7f\n\nGetService\x12\'.agentmesh.gateway.v1.GetServiceRequest\x1a(.agentmesh.gateway.v1.GetServiceResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/services/{name}\x12\x89\x01\n\rWatchServices\x12*.agentmesh.gateway.v1.WatchServicesRequest\x1a+.agentmesh.gateway.v1.WatchServicesResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/services:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,23 +34,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmesh.gateway.v1.catalo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['ListServices']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['ListServices']._serialized_options = b'\220\002\001'
+  _globals['_CATALOGSERVICE'].methods_by_name['ListServices']._serialized_options = b'\220\002\001\202\323\344\223\002\016\022\014/v1/services'
   _globals['_CATALOGSERVICE'].methods_by_name['GetService']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['GetService']._serialized_options = b'\220\002\001'
+  _globals['_CATALOGSERVICE'].methods_by_name['GetService']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/v1/services/{name}'
   _globals['_CATALOGSERVICE'].methods_by_name['WatchServices']._loaded_options = None
-  _globals['_CATALOGSERVICE'].methods_by_name['WatchServices']._serialized_options = b'\220\002\001'
-  _globals['_LISTSERVICESREQUEST']._serialized_start=104
-  _globals['_LISTSERVICESREQUEST']._serialized_end=178
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=180
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=276
-  _globals['_GETSERVICEREQUEST']._serialized_start=278
-  _globals['_GETSERVICEREQUEST']._serialized_end=311
-  _globals['_GETSERVICERESPONSE']._serialized_start=313
-  _globals['_GETSERVICERESPONSE']._serialized_end=381
-  _globals['_WATCHSERVICESREQUEST']._serialized_start=383
-  _globals['_WATCHSERVICESREQUEST']._serialized_end=405
-  _globals['_WATCHSERVICESRESPONSE']._serialized_start=407
-  _globals['_WATCHSERVICESRESPONSE']._serialized_end=479
-  _globals['_CATALOGSERVICE']._serialized_start=482
-  _globals['_CATALOGSERVICE']._serialized_end=821
+  _globals['_CATALOGSERVICE'].methods_by_name['WatchServices']._serialized_options = b'\220\002\001\202\323\344\223\002\024\022\022/v1/services:watch'
+  _globals['_LISTSERVICESREQUEST']._serialized_start=134
+  _globals['_LISTSERVICESREQUEST']._serialized_end=208
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=210
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=306
+  _globals['_GETSERVICEREQUEST']._serialized_start=308
+  _globals['_GETSERVICEREQUEST']._serialized_end=341
+  _globals['_GETSERVICERESPONSE']._serialized_start=343
+  _globals['_GETSERVICERESPONSE']._serialized_end=411
+  _globals['_WATCHSERVICESREQUEST']._serialized_start=413
+  _globals['_WATCHSERVICESREQUEST']._serialized_end=435
+  _globals['_WATCHSERVICESRESPONSE']._serialized_start=437
+  _globals['_WATCHSERVICESRESPONSE']._serialized_end=509
+  _globals['_CATALOGSERVICE']._serialized_start=512
+  _globals['_CATALOGSERVICE']._serialized_end=925
 # @@protoc_insertion_point(module_scope)

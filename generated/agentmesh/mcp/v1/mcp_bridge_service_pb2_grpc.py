@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -56,6 +57,11 @@ class McpBridgeServiceStub:
                 '/agentmesh.mcp.v1.McpBridgeService/CallTool',
                 request_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.CallToolRequest.SerializeToString,
                 response_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.CallToolResponse.FromString,
+                _registered_method=True)
+        self.InvokeTool = channel.unary_unary(
+                '/agentmesh.mcp.v1.McpBridgeService/InvokeTool',
+                request_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.InvokeToolRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.ListResources = channel.unary_unary(
                 '/agentmesh.mcp.v1.McpBridgeService/ListResources',
@@ -127,6 +133,16 @@ class McpBridgeServiceServicer:
     def CallTool(self, request, context):
         """CallTool runs a tool. Zero or more progress and log messages come first, exactly one result comes last. Cancelling
         the call cancels the tool. NOT_FOUND for an unknown tool; INVALID_ARGUMENT when the server refuses the arguments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InvokeTool(self, request, context):
+        """InvokeTool runs a tool with arguments as plain JSON and answers with its result as plain JSON, as MCP has it
+        ("content", "structuredContent", "isError"); without progress and log messages. Errors are those of CallTool.
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,6 +221,11 @@ def add_McpBridgeServiceServicer_to_server(servicer, server):
                     servicer.CallTool,
                     request_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.CallToolRequest.FromString,
                     response_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.CallToolResponse.SerializeToString,
+            ),
+            'InvokeTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvokeTool,
+                    request_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.InvokeToolRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'ListResources': grpc.unary_unary_rpc_method_handler(
                     servicer.ListResources,
@@ -353,6 +374,33 @@ class McpBridgeService:
             '/agentmesh.mcp.v1.McpBridgeService/CallTool',
             agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.CallToolRequest.SerializeToString,
             agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.CallToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvokeTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmesh.mcp.v1.McpBridgeService/InvokeTool',
+            agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.InvokeToolRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ How to use an MCP server through the mesh."""
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as _mcp_bridge_service_pb2
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -50,6 +51,12 @@ class McpBridgeServiceStub:
     """CallTool runs a tool. Zero or more progress and log messages come first, exactly one result comes last. Cancelling
     the call cancels the tool. NOT_FOUND for an unknown tool; INVALID_ARGUMENT when the server refuses the arguments.
     """
+    InvokeTool: _grpc.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.InvokeToolRequest, _httpbody_pb2.HttpBody]
+    """InvokeTool runs a tool with arguments as plain JSON and answers with its result as plain JSON, as MCP has it
+    ("content", "structuredContent", "isError"); without progress and log messages. Errors are those of CallTool.
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+    """
     ListResources: _grpc.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.ListResourcesRequest, _mcp_bridge_service_pb2.ListResourcesResponse]
     """ListResources returns a page of the server's resources, in the server's order."""
     ReadResource: _grpc.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.ReadResourceRequest, _mcp_bridge_service_pb2.ReadResourceResponse]
@@ -89,6 +96,12 @@ class McpBridgeServiceAsyncStub(McpBridgeServiceStub):
     CallTool: _aio.UnaryStreamMultiCallable[_mcp_bridge_service_pb2.CallToolRequest, _mcp_bridge_service_pb2.CallToolResponse]  # type: ignore[assignment]
     """CallTool runs a tool. Zero or more progress and log messages come first, exactly one result comes last. Cancelling
     the call cancels the tool. NOT_FOUND for an unknown tool; INVALID_ARGUMENT when the server refuses the arguments.
+    """
+    InvokeTool: _aio.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.InvokeToolRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """InvokeTool runs a tool with arguments as plain JSON and answers with its result as plain JSON, as MCP has it
+    ("content", "structuredContent", "isError"); without progress and log messages. Errors are those of CallTool.
+    buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+    buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     ListResources: _aio.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.ListResourcesRequest, _mcp_bridge_service_pb2.ListResourcesResponse]  # type: ignore[assignment]
     """ListResources returns a page of the server's resources, in the server's order."""
@@ -150,6 +163,18 @@ class McpBridgeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_mcp_bridge_service_pb2.CallToolResponse], _abc.AsyncIterator[_mcp_bridge_service_pb2.CallToolResponse]]:
         """CallTool runs a tool. Zero or more progress and log messages come first, exactly one result comes last. Cancelling
         the call cancels the tool. NOT_FOUND for an unknown tool; INVALID_ARGUMENT when the server refuses the arguments.
+        """
+
+    @_abc_1.abstractmethod
+    def InvokeTool(
+        self,
+        request: _mcp_bridge_service_pb2.InvokeToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """InvokeTool runs a tool with arguments as plain JSON and answers with its result as plain JSON, as MCP has it
+        ("content", "structuredContent", "isError"); without progress and log messages. Errors are those of CallTool.
+        buf:lint:ignore RPC_RESPONSE_STANDARD_NAME
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
 
     @_abc_1.abstractmethod

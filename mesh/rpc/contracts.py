@@ -1,0 +1,62 @@
+"""The contracts that clients outside of the mesh may use, as descriptors."""
+
+from collections.abc import Iterator
+from functools import cache
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.rpc import error_details_pb2, status_pb2
+
+from agentmesh.agent.v1 import agent_service_pb2
+from agentmesh.error.v1 import error_pb2
+from agentmesh.gateway.v1 import catalog_service_pb2
+from agentmesh.mcp.v1 import mcp_bridge_service_pb2
+
+PUBLIC: tuple[ServiceDescriptor, ...] = (
+    agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],
+    catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+    mcp_bridge_service_pb2.DESCRIPTOR.services_by_name["McpBridgeService"],
+)
+"""The services, sorted by name."""
+
+# What may stand in the details of an error.
+_DETAILS = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR, error_pb2.DESCRIPTOR)
+
+
+@cache
+def public_descriptor_set() -> bytes:
+    """A FileDescriptorSet of the public contracts and of what errors may carry, with all that these need.
+
+    Each unary method that has a binding to HTTP has another one, POST /PACKAGE.SERVICE/METHOD with the request as JSON:
+    that is the unary call of the Connect protocol, https://connectrpc.com/docs/protocol.
+    """
+    files: dict[str, FileDescriptor] = {}
+    for root in (*(service.file for service in PUBLIC), *_DETAILS):
+        for file in _with_dependencies(root):
+            files.setdefault(file.name, file)
+    return FileDescriptorSet(file=[_bound(file) for file in files.values()]).SerializeToString(deterministic=True)
+
+
+def http_rule(method: MethodDescriptor) -> http_pb2.HttpRule | None:
+    """The google.api.http annotation of a method, if it has one."""
+    options = method.GetOptions()
+    return options.Extensions[annotations_pb2.http] if options.HasExtension(annotations_pb2.http) else None
+
+
+def _with_dependencies(file: FileDescriptor) -> Iterator[FileDescriptor]:
+    """What a file needs before the file itself."""
+    for dependency in file.dependencies:
+        yield from _with_dependencies(dependency)
+    yield file
+
+
+def _bound(file: FileDescriptor) -> FileDescriptorProto:
+    made = FileDescriptorProto.FromString(file.serialized_pb)
+    for service in made.service:
+        for method in service.method:
+            is_unary = not method.client_streaming and not method.server_streaming
+            if is_unary and method.options.HasExtension(annotations_pb2.http):
+                rule = method.options.Extensions[annotations_pb2.http]
+                rule.additional_bindings.add(post=f"/{made.package}.{service.name}/{method.name}", body="*")
+    return made

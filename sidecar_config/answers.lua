@@ -1,0 +1,96 @@
+-- What the edge makes of answers, after all other filters: errors of transcoded calls become problem details (RFC 9457),
+-- the names of limits become the standard ones, and what the client has already is not sent again (RFC 9110, 304).
+
+local TITLES = {
+  [400] = "Bad Request", [401] = "Unauthorized", [403] = "Forbidden", [404] = "Not Found", [408] = "Request Timeout",
+  [409] = "Conflict", [412] = "Precondition Failed", [413] = "Content Too Large", [415] = "Unsupported Media Type",
+  [416] = "Range Not Satisfiable", [429] = "Too Many Requests", [499] = "Client Closed Request",
+  [500] = "Internal Server Error", [501] = "Not Implemented", [502] = "Bad Gateway", [503] = "Service Unavailable",
+  [504] = "Gateway Timeout",
+}
+
+local STATE = "agentmesh.answers"
+
+local function unescaped(text)
+  return (text:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+local function quoted(text)
+  local made = text:gsub('[%c"\\]', function(char)
+    if char == '"' or char == "\\" then return "\\" .. char end
+    return string.format("\\u%04x", string.byte(char))
+  end)
+  return '"' .. made .. '"'
+end
+
+-- The text of google.rpc.Status in JSON, without its braces; its "message" is the detail of the problem.
+local function members(handle, is_json)
+  if is_json then
+    local body = handle:body()
+    local text = body and body:length() > 0 and body:getBytes(0, body:length()) or ""
+    local inner = text:match("^{(.+)}%s*$")
+    if inner and inner:find('"message"', 1, true) then
+      return (inner:gsub('"message":', '"detail":', 1))
+    end
+  end
+  local headers = handle:headers()
+  local message = headers:get("grpc-message") or ""
+  return '"code":' .. (headers:get("grpc-status") or "2") .. ',"detail":' .. quoted(unescaped(message))
+end
+
+local function tell_problem(handle, headers, status)
+  local content_type = headers:get("content-type") or ""
+  if headers:get("grpc-status") == nil then return end
+  local is_json = content_type:find("application/json", 1, true) == 1
+  if not is_json and content_type ~= "application/grpc" then return end
+  local code = tonumber(status)
+  local head = '{"type":"about:blank","title":' .. quoted(TITLES[code] or "Error") .. ',"status":' .. status .. ","
+  local text = head .. members(handle, is_json) .. "}"
+  local body = handle:body(true)
+  local length = body:setBytes(text)
+  headers:replace("content-type", "application/problem+json")
+  headers:replace("content-length", tostring(length))
+  headers:remove("grpc-status-details-bin")
+end
+
+local function tell_limits(headers, status)
+  local left = headers:get("x-ratelimit-remaining")
+  if left ~= nil then
+    local reset = headers:get("x-ratelimit-reset") or "1"
+    if headers:get("ratelimit") == nil then
+      headers:add("ratelimit", '"client";r=' .. left .. ";t=" .. reset)
+      local policy = headers:get("x-ratelimit-limit") or ""
+      local most, window = policy:match("(%d+);w=(%d+)")
+      if most then headers:add("ratelimit-policy", '"client";q=' .. most .. ";w=" .. window) end
+    end
+    if status == "429" and headers:get("retry-after") == nil then headers:add("retry-after", reset) end
+    headers:remove("x-ratelimit-remaining")
+    headers:remove("x-ratelimit-reset")
+    headers:remove("x-ratelimit-limit")
+  end
+end
+
+function envoy_on_request(handle)
+  local known = handle:headers():get("if-none-match")
+  if known ~= nil then handle:streamInfo():dynamicMetadata():set(STATE, "if-none-match", known) end
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local status = headers:get(":status")
+  tell_limits(headers, status)
+  if status >= "400" then
+    tell_problem(handle, headers, status)
+    return
+  end
+  local etag = headers:get("etag")
+  if etag == nil or status ~= "200" then return end
+  local state = handle:streamInfo():dynamicMetadata():get(STATE)
+  local known = state and state["if-none-match"]
+  if known ~= nil and (known == "*" or known:find(etag, 1, true)) then
+    headers:replace(":status", "304")
+    handle:body(true):setBytes("")
+    headers:remove("content-length")
+    headers:remove("content-type")
+  end
+end
