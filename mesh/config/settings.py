@@ -40,6 +40,10 @@ class MeshSettings:
     each `environment`; `config_history` is "files" or "consul". `config_admins` are the SPIFFE ids that may read and
     change the document over the network; `secrets_store` is "file" or "consul", where secrets of kind kv: are
     kept, under the key in `secrets_key_file`. `zone` is where this machine is, "" for no zone.
+
+    `gateway_bind` and `gateway_tls_bind` are the doors of the edge without and with TLS; `edge_certificate` and
+    `edge_key` what it shows there (PEM), None: one of its own for development. `cache_url` is where gateways count
+    and keep answers, valkey:// or redis://; "": a Valkey that `meshctl up` runs, "memory://": in each gateway.
     """
 
     state_dir: Path
@@ -52,6 +56,10 @@ class MeshSettings:
     enrolment_bind: Address
     enrolment_advertise: Address
     gateway_bind: Address
+    gateway_tls_bind: Address
+    edge_certificate: Path | None
+    edge_key: Path | None
+    cache_url: str
     sidecar_bind: str
     sidecar_advertise: str
     registry: str
@@ -101,6 +109,7 @@ class MeshSettings:
         enrolment = address("MESH_ENROLMENT_BIND", "127.0.0.1:18001")
         given = environment.get("CONSUL_HTTP_ADDR") or ""
         scheme, consul = _parse_consul(given) if given else ("http", address("MESH_CONSUL_BIND", "127.0.0.1:8500"))
+        certificate, key = _parse_pair(environment)
         zone = environment.get("MESH_ZONE") or ""
         check_zone(zone)
         control_advertise = address("MESH_CONTROL_ADVERTISE", str(control))
@@ -117,6 +126,10 @@ class MeshSettings:
             enrolment_bind=enrolment,
             enrolment_advertise=address("MESH_ENROLMENT_ADVERTISE", str(enrolment)),
             gateway_bind=address("MESH_GATEWAY_BIND", "127.0.0.1:8080"),
+            gateway_tls_bind=address("MESH_GATEWAY_TLS_BIND", "127.0.0.1:8443"),
+            edge_certificate=certificate,
+            edge_key=key,
+            cache_url=environment.get("MESH_CACHE_URL") or "",
             sidecar_bind=sidecar_bind,
             sidecar_advertise=environment.get("MESH_SIDECAR_ADVERTISE") or sidecar_bind,
             registry=_parse_registry(environment.get("MESH_REGISTRY") or "auto"),
@@ -135,6 +148,18 @@ class MeshSettings:
             secrets_store=_parse_store(environment.get("MESH_SECRETS_STORE") or "file"),
             secrets_key_file=Path(environment.get("MESH_SECRETS_KEY_FILE") or state_dir / "secrets.key").absolute(),
         )
+
+
+def _parse_pair(environment: Mapping[str, str]) -> tuple[Path | None, Path | None]:
+    names = ("MESH_EDGE_CERTIFICATE", "MESH_EDGE_KEY")
+    certificate, key = (Path(text).absolute() if (text := environment.get(name)) else None for name in names)
+    if (certificate is None) != (key is None):
+        raise InvalidInput(
+            "A certificate goes with its key.",
+            field=names[key is None],
+            fix=f"Set both {' and '.join(names)}, or none.",
+        )
+    return certificate, key
 
 
 def _parse_registry(text: str) -> str:

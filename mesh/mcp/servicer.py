@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import grpc.aio
+from google.api import httpbody_pb2
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2_grpc as pb_grpc
@@ -28,7 +29,7 @@ from mesh.mcp.convert import (
     tool_to_proto,
 )
 from mesh.mcp.faults import bad_answer, may_mean_unknown
-from mesh.mcp.frames import DEFAULT_MAX_FRAME_BYTES, load_json_object
+from mesh.mcp.frames import DEFAULT_MAX_FRAME_BYTES, dump_json, load_json_object
 from mesh.mcp.link import LinkServer
 from mesh.mcp.tool_call import call_tool
 from mesh.mcp.upstream import Upstream
@@ -113,6 +114,17 @@ class McpBridgeServicer(pb_grpc.McpBridgeServiceServicer):
             raise failure
         result = self._read(connection, "tools/call", lambda: tool_result_to_proto(raw))
         await context.write(pb.CallToolResponse(result=result))
+
+    async def InvokeTool(self, request: pb.InvokeToolRequest, context: _Context) -> httpbody_pb2.HttpBody:
+        if not request.name:
+            raise InvalidInput("A tool is called by its name, and there is none.", field="name")
+        arguments = self._json_object(request.arguments.data, "arguments")
+        connection, left = await self._connect(context)
+        # Bounded, and nobody reads them.
+        news = CallNews(_caller(), None)
+        raw = await call_tool(connection, request.name, arguments, {}, news, timeout=left())
+        data = self._read(connection, "tools/call", lambda: dump_json(raw))
+        return httpbody_pb2.HttpBody(content_type="application/json", data=data)
 
     async def ListResources(self, request: pb.ListResourcesRequest, context: _Context) -> pb.ListResourcesResponse:
         connection, left = await self._connect(context)

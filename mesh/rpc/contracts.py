@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
-from google.api import annotations_pb2, http_pb2
+from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
@@ -12,6 +13,8 @@ from agentmesh.agent.v1 import agent_service_pb2
 from agentmesh.error.v1 import error_pb2
 from agentmesh.gateway.v1 import catalog_service_pb2
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2
+
+_HTTP: Any = annotations_pb2.http
 
 PUBLIC: tuple[ServiceDescriptor, ...] = (
     agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"],
@@ -38,10 +41,10 @@ def public_descriptor_set() -> bytes:
     return FileDescriptorSet(file=[_bound(file) for file in files.values()]).SerializeToString(deterministic=True)
 
 
-def http_rule(method: MethodDescriptor) -> http_pb2.HttpRule | None:
-    """The google.api.http annotation of a method, if it has one."""
+def http_rule(method: MethodDescriptor) -> Any:
+    """The google.api.http annotation of a method, a google.api.HttpRule; None when it has none."""
     options = method.GetOptions()
-    return options.Extensions[annotations_pb2.http] if options.HasExtension(annotations_pb2.http) else None
+    return options.Extensions[_HTTP] if options.HasExtension(_HTTP) else None
 
 
 def _with_dependencies(file: FileDescriptor) -> Iterator[FileDescriptor]:
@@ -56,7 +59,7 @@ def _bound(file: FileDescriptor) -> FileDescriptorProto:
     for service in made.service:
         for method in service.method:
             is_unary = not method.client_streaming and not method.server_streaming
-            if is_unary and method.options.HasExtension(annotations_pb2.http):
-                rule = method.options.Extensions[annotations_pb2.http]
+            if is_unary and method.options.HasExtension(_HTTP):
+                rule = method.options.Extensions[_HTTP]
                 rule.additional_bindings.add(post=f"/{made.package}.{service.name}/{method.name}", body="*")
     return made

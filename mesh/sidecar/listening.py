@@ -13,7 +13,8 @@ from mesh.sidecar.settings import MemberSettings
 from mesh.sidecar.tcp import reserve, resolve
 
 _EVERY_ADDRESS = {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not bound to
-_BIND, _ADVERTISE, _EDGE = "MESH_SIDECAR_BIND", "MESH_SIDECAR_ADVERTISE", "MESH_GATEWAY_BIND"
+_BIND, _ADVERTISE = "MESH_SIDECAR_BIND", "MESH_SIDECAR_ADVERTISE"
+_EDGE, _EDGE_TLS = "MESH_GATEWAY_BIND", "MESH_GATEWAY_TLS_BIND"
 
 
 def reserve_listeners(settings: MemberSettings, instance: str, run_dir: RunDirectory, stack: ExitStack) -> ProxySpec:
@@ -33,12 +34,18 @@ def reserve_listeners(settings: MemberSettings, instance: str, run_dir: RunDirec
     app_socket = Path(settings.app_listen.removeprefix("unix:")) if settings.app_listen else run_dir.app_socket
     check_socket_path(app_socket, field="listen", fix="Let the application listen at a shorter path.")
     inbound = stack.enter_context(reserve(settings.bind, field=_BIND))
-    health = edge = None
+    health = edge = edge_tls = None
     if settings.exposed_health:
         health = stack.enter_context(reserve(Address(settings.bind.host, 0), field=_BIND))
     if settings.edge is not None:
         edge = stack.enter_context(reserve(settings.edge, field=_EDGE))
-    return replace(spec, inbound=inbound, app_socket=str(app_socket), exposed_health=health, edge=edge)
+    if settings.edge_tls is not None:
+        edge_tls = stack.enter_context(reserve(settings.edge_tls, field=_EDGE_TLS))
+    if settings.has_edge:
+        spec = replace(spec, guard_socket=str(run_dir.guard_socket), web_socket=str(run_dir.web_socket))
+    return replace(
+        spec, inbound=inbound, app_socket=str(app_socket), exposed_health=health, edge=edge, edge_tls=edge_tls
+    )
 
 
 async def resolve_advertised(host: str) -> str:

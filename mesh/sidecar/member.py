@@ -24,6 +24,7 @@ from mesh.runtime import ChildSpec, Supervised, open_background, open_supervised
 from mesh.sidecar.application import Application, ApplicationSettings, open_application
 from mesh.sidecar.bootstrap import ControlPlane
 from mesh.sidecar.capabilities import read_capabilities, watch_capabilities
+from mesh.sidecar.edge_certificate import open_edge_certificate
 from mesh.sidecar.envoy import Envoy, EnvoySettings, find_envoy, open_envoy
 from mesh.sidecar.listening import reserve_listeners, resolve_advertised
 from mesh.sidecar.proxyless import BOOTSTRAP_VARIABLE, open_proxyless
@@ -111,9 +112,19 @@ async def open_member(
             files = open_proxyless(spec, settings.control_planes, identity, run_dir.grpc)
             variables[BOOTSTRAP_VARIABLE] = str(await stack.enter_async_context(files))
         envoy = None
+        if settings.edge_certificate is not None:
+            await stack.enter_async_context(open_edge_certificate(settings.edge_certificate, run_dir.secrets))
         if settings.has_envoy:
             envoy = await stack.enter_async_context(open_envoy(_envoy_settings(settings, spec, run_dir)))
             variables["MESH_OUTBOUND"] = f"unix:{spec.outbound_socket}"
+        variables["MESH_TRUST_BUNDLE"] = str(run_dir.secrets / "bundle.pem")
+        if spec.has_edge:
+            variables |= {
+                "MESH_GUARD_LISTEN": f"unix:{spec.guard_socket}",
+                "MESH_WEB_LISTEN": f"unix:{spec.web_socket}",
+                # Its key signs on whose behalf calls are made.
+                "MESH_SECRETS_DIR": str(run_dir.secrets),
+            }
         application: Application | None = None
         if envoy is not None and spec.inbound is not None:
             stack.push_async_callback(envoy.wait_quiet, settings.drain_grace)

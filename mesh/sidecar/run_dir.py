@@ -37,6 +37,19 @@ class RunDirectory:
         return self.path / "admin.sock"
 
     @property
+    def guard_socket(self) -> Path:
+        return self.path / "guard.sock"
+
+    @property
+    def web_socket(self) -> Path:
+        return self.path / "web.sock"
+
+    @property
+    def sockets(self) -> tuple[Path, ...]:
+        """All unix sockets that there may be."""
+        return (self.app_socket, self.outbound_socket, self.admin_socket, self.guard_socket, self.web_socket)
+
+    @property
     def secrets(self) -> Path:
         return self.path / "secrets"
 
@@ -89,7 +102,7 @@ def check_socket_path(path: Path, *, field: str, fix: str) -> None:
 
 
 def _remove_sockets(directory: RunDirectory) -> None:
-    for path in (directory.app_socket, directory.outbound_socket, directory.admin_socket):
+    for path in directory.sockets:
         try:
             path.unlink(missing_ok=True)
         except OSError as err:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mesh.errors import InvalidInput
 from mesh.model import Address, check_service_name, check_zone
+from mesh.sidecar.edge_certificate import EdgeCertificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class MemberSettings:
     `advertise_host` what others are told. `exposed_health` is for a registry without an identity of the mesh: health
     is then answered without TLS as well, and nothing else is. `is_client` tells that the command serves nothing: it is
     run, and not registered. With `is_proxyless` its own calls go by gRPC's own xDS client instead of an Envoy.
-    `zone` is where the member runs: callers prefer instances of their own zone.
+    `zone` is where the member runs: callers prefer instances of their own zone. `edge` and `edge_tls` are the addresses
+    of a gateway's doors without and with TLS, the latter with `edge_certificate`.
 
     Seconds: `start_timeout` until the application must be healthy and Envoy live; `deregister_wait` for callers to
     hear of the end; `quiet_wait` for calls in flight to end by themselves before the application is told to end
@@ -42,6 +44,8 @@ class MemberSettings:
     bind: Address = Address("127.0.0.1", 0)  # noqa: RUF009 - frozen
     advertise_host: str = "127.0.0.1"
     edge: Address | None = None
+    edge_tls: Address | None = None
+    edge_certificate: EdgeCertificate | None = None
     exposed_health: bool = False
     is_client: bool = False
     is_proxyless: bool = False
@@ -50,6 +54,11 @@ class MemberSettings:
     deregister_wait: float = 0.5
     quiet_wait: float = 5.0
     drain_grace: float = 30.0
+
+    @property
+    def has_edge(self) -> bool:
+        """Whether clients outside of the mesh come in by it."""
+        return self.edge is not None or self.edge_tls is not None
 
     @property
     def is_pure_client(self) -> bool:
@@ -71,8 +80,10 @@ class MemberSettings:
             )
         if self.command is not None:
             _check_command(self.command, self.env)
-        if self.edge is not None and self.is_pure_client:
+        if self.has_edge and self.is_pure_client:
             raise InvalidInput("A pure client has no edge.", field="edge", fix="Give it an application.")
+        if (self.edge_tls is None) != (self.edge_certificate is None):
+            raise InvalidInput("A door with TLS goes with a certificate.", field="edge_tls", fix="Give both or none.")
         if (self.is_client or self.is_proxyless) and self.command is None:
             raise InvalidInput("There is no program that calls.", field="command", fix="Give a program to run.")
 

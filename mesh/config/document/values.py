@@ -231,6 +231,18 @@ class Text(Part):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return _or_text(handler.resolve_ref_schema(handler(schema)))
 
+    def fits(self, text: str) -> bool:
+        """Whether a text looks so; an expression must match all of it."""
+        if self.exact is not None:
+            return text == self.exact
+        if self.prefix is not None:
+            return text.startswith(self.prefix)
+        if self.suffix is not None:
+            return text.endswith(self.suffix)
+        if self.contains is not None:
+            return self.contains in text
+        return re2.fullmatch(self.regex, text) is not None  # type: ignore[no-untyped-call]
+
     def _given(self) -> Iterator[str]:
         return (name for name in type(self).model_fields if name != "invert" and getattr(self, name) is not None)
 
