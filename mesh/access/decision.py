@@ -7,7 +7,7 @@ from mesh.access.rules import AccessRules, NamedRule
 from mesh.access.target import GATEWAY, Target
 
 OPEN_PATHS = ("/healthz", "/readyz", "/oauth2/", "/.well-known/", "/v1/auth/login")
-"""What the gateway serves to everybody: who has no credential yet gets one there. Those with a / at the end: all below."""
+"""What the gateway serves to everybody: who has no credential gets one there. With a / at the end: all below it."""
 
 OPEN_SERVICES = (
     "grpc.health.v1.Health/",

@@ -29,7 +29,7 @@ class NamedRule:
         rule = self.rule
         return (
             _has(rule.services, target.service)
-            and _fits_method(rule.methods, target.method)
+            and fits_method(rule.methods, target.method)
             and _covers(rule.tools, target.tool)
             and _covers(rule.skills, target.skill)
         )
@@ -39,7 +39,7 @@ class NamedRule:
         rule = self.rule
         return (
             _has(rule.services, target.service)
-            and _fits_method(rule.methods, target.method)
+            and fits_method(rule.methods, target.method)
             and _meets(rule.tools, target.tool)
             and _meets(rule.skills, target.skill)
         )
@@ -115,7 +115,8 @@ def _has(words: Sequence[str], word: str) -> bool:
     return ANYTHING in words or word in words
 
 
-def _fits_method(patterns: Sequence[str], method: str) -> bool:
+def fits_method(patterns: Sequence[str], method: str) -> bool:
+    """Whether one of the patterns, as the mesh document has them, is about a method."""
     for pattern in patterns:
         if pattern in (ANYTHING, method):
             return True

@@ -124,6 +124,7 @@ async def open_member(
                 "MESH_WEB_LISTEN": f"unix:{spec.web_socket}",
                 # Its key signs on whose behalf calls are made.
                 "MESH_SECRETS_DIR": str(run_dir.secrets),
+                "MESH_AUDIT_DIR": str(settings.state_dir.absolute() / "audit" / spec.instance),
             }
         application: Application | None = None
         if envoy is not None and spec.inbound is not None:

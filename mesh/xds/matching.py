@@ -3,11 +3,10 @@
 Expressions are RE2 in Envoy and Python's own here; documents use what both have.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mesh.config.document import HeaderMatch, Text
+from mesh.config.document import HeaderMatch
 from mesh.config.document.routing import GrpcMatch, Match
 
 
@@ -26,26 +25,13 @@ class Request:
         return self.path.partition("?")[0]
 
 
-def matches_text(text: Text, value: str) -> bool:
-    """True when a text looks as it is to look; expressions must match all of it."""
-    if text.exact is not None:
-        return value == text.exact
-    if text.prefix is not None:
-        return value.startswith(text.prefix)
-    if text.suffix is not None:
-        return value.endswith(text.suffix)
-    if text.contains is not None:
-        return text.contains in value
-    return re.fullmatch(str(text.regex), value) is not None
-
-
 def matches_header(match: HeaderMatch, value: str | None) -> bool:
     """True when a header, None for one that is not there, is what it is to be."""
     if match.text is None:
         return ((value is not None) is match.present) is not match.invert
     if match.invert:
-        return not matches_text(match.text, value or "")
-    return value is not None and matches_text(match.text, value)
+        return not match.text.fits(value or "")
+    return value is not None and match.text.fits(value)
 
 
 def matches_headers(wanted: Mapping[str, HeaderMatch], headers: Mapping[str, str]) -> bool:
@@ -56,9 +42,9 @@ def matches_headers(wanted: Mapping[str, HeaderMatch], headers: Mapping[str, str
 def matches(match: Match, request: Request) -> bool:
     """True when a route is for the request."""
     return (
-        (match.authority is None or matches_text(match.authority, request.authority))
+        (match.authority is None or match.authority.fits(request.authority))
         and (match.http_method is None or match.http_method == request.http_method)
-        and (match.path is None or matches_text(match.path, request.bare_path))
+        and (match.path is None or match.path.fits(request.bare_path))
         and (match.grpc is None or _matches_grpc(match.grpc, request.bare_path))
         and matches_headers(match.headers, request.headers)
     )

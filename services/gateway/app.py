@@ -1,29 +1,50 @@
 """Wires the gateway."""
 
-import os
+from contextlib import AsyncExitStack
 
-from agentmesh.agent.v1 import agent_service_pb2
-from agentmesh.mcp.v1 import mcp_bridge_service_pb2
-from mesh.errors import InvalidInput
-from mesh.rpc import ServerSettings, open_server
-from mesh.runtime import Stop
+from mesh.identity.user_token import UserTokenSigner
+from mesh.rpc import Server, ServerSettings, open_server
+from mesh.rpc.contracts import PUBLIC
+from mesh.runtime import Stop, open_background
+from services.gateway.guard.check import Guard
+from services.gateway.guard.server import open_guard
 from services.gateway.health_desk import HealthDesk
 from services.gateway.help_desk import HelpDesk
+from services.gateway.knowledge import Knowledge, open_knowledge
+from services.gateway.settings import GatewaySettings
+from services.gateway.web.server import build_app, open_web
 
-# The contracts of the mesh that members serve.
-_CONTRACTS = (
-    agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,
-    mcp_bridge_service_pb2.DESCRIPTOR.services_by_name["McpBridgeService"].full_name,
-)
+# Of streams that clients hold open; how many calls they make is for the limits of the mesh document to say.
+_MOST_CALLS = 4096
 
 
 async def run(stop: Stop) -> None:
-    """Serve until `stop` is set. Raises MeshError when MESH_LISTEN is not usable."""
-    listen = os.environ.get("MESH_LISTEN") or ""
-    if not listen:
-        raise InvalidInput("It is not said where to listen.", field="MESH_LISTEN", fix="Start it with `meshctl up`.")
-    settings = ServerSettings(service="gateway", listen=listen, described=_CONTRACTS)
+    """Serve until `stop` is set. Raises MeshError when a setting or a socket is not usable."""
+    settings = GatewaySettings.from_environment()
     desk = HealthDesk()
-    async with open_server(settings, [], generic_handlers=[HelpDesk()], health_of=desk.is_healthy) as server:
-        await server.set_serving(True)
+    async with AsyncExitStack() as stack:
+        knowledge, _ = await stack.enter_async_context(open_knowledge(settings.secrets_dir / "access.pb"))
+        guard = Guard(lambda: knowledge.view, UserTokenSigner(settings.secrets_dir), lambda noted: None)
+        await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler]))
+        await stack.enter_async_context(open_web(settings.web_listen, build_app([])))
+        server = await stack.enter_async_context(
+            open_server(
+                ServerSettings(
+                    service="gateway",
+                    listen=settings.listen,
+                    described=tuple(contract.full_name for contract in PUBLIC),
+                    max_concurrent=_MOST_CALLS,
+                ),
+                [],
+                generic_handlers=[HelpDesk()],
+                health_of=desk.is_healthy,
+            )
+        )
+        await stack.enter_async_context(open_background(_serve(server, knowledge)))
         await stop.wait()
+
+
+async def _serve(server: Server, knowledge: Knowledge) -> None:
+    """Take calls from when it is known who may make them."""
+    await knowledge.knows_access.wait()
+    await server.set_serving(True)

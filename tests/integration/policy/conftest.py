@@ -31,7 +31,8 @@ from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from mesh.xds import AdsServer, names
-from mesh.xds.descriptors import envoy_binary, envoy_message
+from mesh.rpc.envoy_descriptors import envoy_binary
+from mesh.xds.descriptors import envoy_message
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.resources import build_resource
 

@@ -22,7 +22,7 @@ from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from mesh.xds import AdsServer
-from mesh.xds.descriptors import envoy_binary
+from mesh.rpc.envoy_descriptors import envoy_binary
 from services.control_plane.config_access import access_by_certificate, access_by_socket
 from services.control_plane.config_service import ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer

@@ -18,7 +18,8 @@ from mesh.runtime import open_background
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
 from mesh.xds import AdsServer
-from mesh.xds.descriptors import envoy_binary, envoy_message, envoy_pool
+from mesh.rpc.envoy_descriptors import envoy_binary
+from mesh.xds.descriptors import envoy_message, envoy_pool
 
 TRUST_DOMAIN = "mesh.test"
 

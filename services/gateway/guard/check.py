@@ -1,0 +1,263 @@
+"""Envoy's external authorization: one question for each call from outside, one answer.
+
+Contract: https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/auth/v3/external_auth.proto
+"""
+
+import base64
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+from mesh.access import GATEWAY, Decision, Principal, Target, decide
+from mesh.access.target_of import read_call
+from mesh.errors import MeshError, PermissionDenied, Unauthenticated, Unavailable
+from mesh.rpc.status import code_of, error_to_status
+from services.gateway.guard.credentials import read_principal, to_plain
+from services.gateway.guard.limits import limits_of
+from services.gateway.guard.messages import AUTHORIZATION, message
+from services.gateway.guard.view import AccessView
+
+METHOD = f"/{AUTHORIZATION}.Authorization/Check"
+
+_TOKENS = "envoy.filters.http.jwt_authn"
+_FACTS = "mesh"
+_HTTP_STATUS = {
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.UNAVAILABLE: 503,
+}
+# The client's own, which no service is to see.
+_TAKEN_OFF = ("authorization", "x-api-key", "cookie", "proxy-authorization")
+_OVERWRITE = 2
+_MOST_DECISIONS = 4096
+_LONGEST_TARGET = 512
+
+
+class Signs(Protocol):
+    """Makes the token that tells services on whose behalf a call is made."""
+
+    def sign(self, key: object, claims: dict[str, Any]) -> str:
+        """A token with these claims, made anew from time to time for each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What the audit is told about a call."""
+
+    principal: Principal | None
+    target: Target
+    decision: str
+    reason: str
+    rule: str
+    door: str
+    client: str
+    correlation_id: str
+
+
+class Guard:
+    """Answers Envoy's questions by the newest view."""
+
+    def __init__(
+        self,
+        view: Callable[[], AccessView | None],
+        signer: Signs,
+        note: Callable[[Noted], None],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._view = view
+        self._signer = signer
+        self._note = note
+        self._clock = clock
+        self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
+        self._known_for = ""
+        self._request = message(f"{AUTHORIZATION}.CheckRequest")
+        self._response = message(f"{AUTHORIZATION}.CheckResponse")
+
+    @property
+    def handler(self) -> grpc.GenericRpcHandler:
+        """For the server on the guard's socket."""
+        return _OneMethod(METHOD, self._check, self._request.FromString, self._response.SerializeToString)
+
+    async def _check(self, request: Any, context: Any) -> Any:
+        return self.answer(request)
+
+    def answer(self, request: Any) -> Any:
+        """The CheckResponse to a CheckRequest."""
+        attributes = request.attributes
+        http = attributes.request.http
+        headers = dict(http.headers)
+        correlation_id = headers.get("x-correlation-id", "")[:128]
+        door = _door(headers)
+        # By the metadata of the route that Envoy has chosen, so that what is decided about is what is called.
+        service = _service(attributes)
+        bare = http.path.partition("?")[0]
+        is_grpc = door != "http"
+        target, inspected = read_call(service, bare, http.raw_body, is_grpc=is_grpc)
+        principal: Principal | None = None
+        error: MeshError
+        try:
+            view = self._view()
+            if view is None:
+                raise Unavailable("The gateway does not know yet who may call what.", reason="GATEWAY_STARTING")
+            finding = view.firewall.inspect(headers.get("x-envoy-original-path", http.path), headers, inspected)
+            if finding is not None:
+                self._note_finding(finding.rule, finding.blocks, target, door, attributes, correlation_id)
+                if finding.blocks:
+                    raise PermissionDenied(
+                        f"The request fits the firewall rule {finding.rule}.",
+                        reason="FIREWALL",
+                        field=finding.where,
+                        fix="Send it without what looks like an attack, or ask the operator to change the rule.",
+                    )
+            principal = self._read_principal(view, attributes, headers)
+            decision = self._decide(view, principal, target)
+            self._note(
+                Noted(
+                    principal,
+                    target,
+                    "allowed" if decision.is_allowed else "refused",
+                    decision.reason,
+                    decision.rule,
+                    door,
+                    _client(attributes, headers),
+                    correlation_id,
+                )
+            )
+            if decision.is_allowed:
+                return self._allow(view, principal, target, _client(attributes, headers))
+            error = _refusal(decision)
+        except (Unauthenticated, PermissionDenied, Unavailable) as err:
+            error = err
+            if principal is None and err.reason != "FIREWALL":
+                noted = Noted(
+                    None, target, "refused", err.reason, "", door, _client(attributes, headers), correlation_id
+                )
+                self._note(noted)
+        return self._deny(error, correlation_id, is_grpc=door == "grpc")
+
+    def _read_principal(self, view: AccessView, attributes: Any, headers: dict[str, str]) -> Principal:
+        tokens: dict[str, Any] = {}
+        filters = attributes.metadata_context.filter_metadata
+        if _TOKENS in filters:
+            tokens = dict(filters[_TOKENS].fields)
+        peer = attributes.source.principal
+        return read_principal(view, headers, tokens, peer if peer.startswith("spiffe://") else "", clock=self._clock)
+
+    def _decide(self, view: AccessView, principal: Principal, target: Target) -> Decision:
+        # Claims are not part of what makes principals equal: they may decide, so such decisions are not kept.
+        if principal.claims:
+            return decide(view.rules, principal, target)
+        if self._known_for != view.version:
+            self._known.clear()
+            self._known_for = view.version
+        known = self._known.get((principal, target))
+        if known is None:
+            known = decide(view.rules, principal, target)
+            if len(target.method) + len(target.tool) + len(target.skill) <= _LONGEST_TARGET:
+                self._known[principal, target] = known
+            if len(self._known) > _MOST_DECISIONS:
+                self._known.popitem(last=False)
+        return known
+
+    def _allow(self, view: AccessView, principal: Principal, target: Target, client: str) -> Any:
+        response = self._response()
+        ok = response.ok_response
+        header = ok.headers.add()
+        header.header.key = "x-mesh-user"
+        header.header.value = self._signer.sign((principal, principal.login), claims_of(principal))
+        header.append_action = _OVERWRITE
+        ok.headers_to_remove.extend(_TAKEN_OFF)
+        if limits := limits_of(view.edge.limits, principal, target, client):
+            response.dynamic_metadata.update({"limits": limits})
+        return response
+
+    def _deny(self, error: MeshError, correlation_id: str, *, is_grpc: bool) -> Any:
+        response = self._response()
+        code = code_of(error)
+        response.status.code = code.value[0]
+        denied = response.denied_response
+        denied.status.code = _HTTP_STATUS.get(code, 403)
+        status = error_to_status(error, service=GATEWAY, correlation_id=correlation_id)
+        denied.body = status.message
+        _add(denied, "x-mesh-reason", error.reason)
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            # RFC 6750, section 3
+            hint = 'Bearer realm="agentmesh"'
+            _add(
+                denied,
+                "www-authenticate",
+                hint if error.reason == "NOT_AUTHENTICATED" else f'{hint}, error="invalid_token"',
+            )
+        if is_grpc:
+            details = base64.b64encode(status.SerializeToString()).rstrip(b"=").decode()
+            _add(denied, "grpc-status-details-bin", details)
+        return response
+
+    def _note_finding(
+        self, rule: str, blocks: bool, target: Target, door: str, attributes: Any, correlation_id: str
+    ) -> None:
+        client = attributes.source.address.socket_address.address
+        decision = "blocked" if blocks else "allowed"
+        self._note(Noted(None, target, decision, "FIREWALL", rule, door, client, correlation_id))
+
+
+class _OneMethod(grpc.GenericRpcHandler):
+    def __init__(self, method: str, behaviour: Any, read: Any, write: Any) -> None:
+        self._method = method
+        self._handler: Any = grpc.unary_unary_rpc_method_handler(behaviour, read, write)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handler if handler_call_details.method == self._method else None
+
+
+def claims_of(principal: Principal) -> dict[str, Any]:
+    """What a user token says of a principal."""
+    return {
+        "sub": str(principal),
+        "kind": principal.kind,
+        "name": principal.name,
+        "roles": list(principal.roles),
+        **({"issuer": principal.issuer} if principal.issuer else {}),
+        **({"login": principal.login} if principal.login else {}),
+    }
+
+
+def _refusal(decision: Decision) -> MeshError:
+    if decision.reason == "NOT_AUTHENTICATED":
+        fix = "Get a token with `meshctl login` or at /oauth2/token, or send an API key in x-api-key."
+        return Unauthenticated(decision.summary, reason=decision.reason, fix=fix)
+    fix = "Ask an operator for a role that allows it; `meshctl can-i` tells what is allowed."
+    return PermissionDenied(decision.summary, reason=decision.reason, fix=fix)
+
+
+def _add(denied: Any, name: str, value: str) -> None:
+    header = denied.headers.add()
+    header.header.key, header.header.value = name, value
+
+
+def _service(attributes: Any) -> str:
+    routes = attributes.route_metadata_context.filter_metadata
+    if _FACTS in routes:
+        return str(to_plain(routes[_FACTS]).get("service") or GATEWAY)
+    return GATEWAY
+
+
+def _door(headers: dict[str, str]) -> str:
+    """In which form a call came. Whatever is not "http" is a call of gRPC by now."""
+    if "x-envoy-original-path" in headers:
+        return "connect" if "connect-protocol-version" in headers else "rest"
+    if "x-grpc-web" in headers and headers.get("content-type", "").startswith("application/grpc"):
+        return "grpc-web"
+    if headers.get("content-type", "").startswith("application/grpc"):
+        return "connect" if "connect-protocol-version" in headers else "grpc"
+    return "http"
+
+
+def _client(attributes: Any, headers: dict[str, str]) -> str:
+    """The client's address, as Envoy trusts it."""
+    return headers.get("x-envoy-external-address") or str(attributes.source.address.socket_address.address)
