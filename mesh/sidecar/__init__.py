@@ -8,6 +8,7 @@ May import state and below, and the stubs of `agentmesh.agent` and `agentmesh.mc
 """
 
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
+from mesh.sidecar.edge_certificate import EdgeCertificate
 from mesh.sidecar.envoy import Envoy, EnvoySettings, find_envoy, open_envoy
 from mesh.sidecar.member import Member, OpenRegistry, open_member
 from mesh.sidecar.settings import MemberSettings
@@ -15,6 +16,7 @@ from mesh.sidecar.tcp import port_holder
 
 __all__ = [
     "ControlPlane",
+    "EdgeCertificate",
     "Envoy",
     "EnvoySettings",
     "Member",

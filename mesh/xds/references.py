@@ -70,7 +70,8 @@ def _of_tracer(packed: Any) -> Iterator[Reference]:
 def _of_routes(routes: Any) -> Iterator[Reference]:
     for host in routes.virtual_hosts:
         for route in host.routes:
-            if route.route.cluster:
+            # What stands in the bootstrap is there.
+            if route.route.cluster not in ("", names.CONTROL_CLUSTER):
                 yield names.CLUSTER, route.route.cluster
             for weighted in route.route.weighted_clusters.clusters:
                 yield names.CLUSTER, weighted.name

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from agentmesh.control.v1 import control_service_pb2, control_service_pb2_grpc
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
+from mesh.access.issuer import AccessStores, TokenIssuer
 from mesh.config import DeclarationStore, MeshSettings
 from mesh.discovery import Leadership
 from mesh.errors import InvalidInput
@@ -17,11 +18,13 @@ from mesh.runtime import Stop, keep_heap
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, LoadReports, LoadReportServer, subset_clusters
+from services.control_plane.access_keeper import AccessKeeper
 from services.control_plane.authority_service import authority_service, keep_authority
 from services.control_plane.canary import open_canaries
 from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
 from services.control_plane.config_service import LONGEST_WAIT, ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer
+from services.control_plane.gateway_service import GatewayServicer, gateway_service
 from services.control_plane.live_document import LiveDocument
 from services.control_plane.open_registry import open_registry
 from services.control_plane.registry_follower import RegistryFollower
@@ -90,6 +93,9 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
             control_service_pb2.DESCRIPTOR.services_by_name["ControlService"],
             lambda server: control_service_pb2_grpc.add_ControlServiceServicer_to_server(control, server),
         )
+        keeper = AccessKeeper(AccessStores(settings.ca_dir / "access"), store)
+        tokens_issuer = TokenIssuer(keeper.stores, lambda: keeper.tokens)
+        gateways = GatewayServicer(store, keeper, tokens_issuer, document.rollout.history, draining)
         canaries = open_canaries(settings, document, store, registry.consul, reports)
         parts = ConfigParts(document.rollout, document.sources, ads, store, draining)
         if not document.is_shared:
@@ -135,6 +141,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 [
                     _identity_service(authority, tokens, settings, enrolment=False),
                     registry.for_members,
+                    gateway_service(gateways),
                     _config_service(parts, access_by_certificate(settings.config_admins)),
                 ],
                 generic_handlers=[ads.handler, loads.handler],
@@ -159,6 +166,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 ads.run(),
                 keep_authority(authority, store, lifetime, leads=lambda: replicas.leadership.is_leader),
                 document.run(ads),
+                keeper.run(leads=lambda: replicas.leadership.is_leader),
                 loads.run(),
                 _follow_lead(replicas.leadership, loads),
                 canaries.run(document.started),

@@ -11,12 +11,14 @@ import mesh
 from mesh.config import MeshFile, MeshSettings, ServiceEntry
 from mesh.errors import MeshError
 from mesh.model import ZONE, Address
-from mesh.sidecar import Member, MemberSettings, open_member
+from mesh.sidecar import EdgeCertificate, Member, MemberSettings, open_member
 from services.meshctl.failures import mesh_errors_of
 from services.meshctl.registry import registry_of
 from services.meshctl.token import create_token, declare
 
 GATEWAY = "gateway"
+
+_ANY_HOST = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,27 @@ class MemberRequest:
     listen: str = ""
     instance: str = ""
     edge: Address | None = None
+    edge_tls: Address | None = None
+    edge_certificate: EdgeCertificate | None = None
     is_client: bool = False
     is_proxyless: bool = False
     version: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def gateway(cls, edge: Address) -> Self:
+    def gateway(cls, settings: MeshSettings) -> Self:
         """The edge: an Envoy of its own with the gateway application behind it."""
-        command = (sys.executable, "-m", "services.gateway")
-        return cls(GATEWAY, "gateway", command, upstreams=("*",), instance=f"{GATEWAY}-1", edge=edge)
+        return cls(
+            GATEWAY,
+            "gateway",
+            (sys.executable, "-m", "services.gateway"),
+            upstreams=("*",),
+            env={"MESH_CACHE_URL": settings.cache_url},
+            instance=f"{GATEWAY}-1",
+            edge=settings.gateway_bind,
+            edge_tls=settings.gateway_tls_bind,
+            edge_certificate=edge_certificate(settings),
+        )
 
     @classmethod
     def of_file(cls, mesh_file: MeshFile) -> list[Self]:
@@ -64,6 +77,20 @@ class MemberRequest:
             for entry in mesh_file.services.values()
             for number in range(1, entry.instances + 1)
         ]
+
+
+def edge_certificate(settings: MeshSettings) -> EdgeCertificate:
+    """What the edge shows to clients."""
+    host = settings.gateway_tls_bind.host
+    hosts = tuple(
+        dict.fromkeys(("localhost", "*.localhost", "127.0.0.1", "::1", *(() if host in _ANY_HOST else (host,))))
+    )
+    return EdgeCertificate(
+        own_dir=settings.state_dir / "edge",
+        certificate=settings.edge_certificate,
+        key=settings.edge_key,
+        hosts=tuple(name for name in hosts if name not in _ANY_HOST),
+    )
 
 
 def command_of(entry: ServiceEntry) -> tuple[str, ...]:
@@ -96,6 +123,8 @@ def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSett
         bind=Address(settings.sidecar_bind, 0),
         advertise_host=settings.sidecar_advertise,
         edge=request.edge,
+        edge_tls=request.edge_tls,
+        edge_certificate=request.edge_certificate,
         # A Consul of somebody else's has no identity of the mesh.
         exposed_health=settings.consul_is_given and settings.registry != "embedded",
         is_client=request.is_client,

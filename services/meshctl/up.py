@@ -74,6 +74,7 @@ def check_ports(settings: MeshSettings) -> None:
         "MESH_CONTROL_BIND": settings.control_bind,
         "MESH_ENROLMENT_BIND": settings.enrolment_bind,
         "MESH_GATEWAY_BIND": settings.gateway_bind,
+        "MESH_GATEWAY_TLS_BIND": settings.gateway_tls_bind,
     }
     if not settings.consul_is_given and settings.registry != "embedded":
         ports["MESH_CONSUL_BIND"] = settings.consul
@@ -118,7 +119,7 @@ async def _open_mesh(
 ) -> AsyncIterator[RunningMesh]:
     settings = await choose_registry(settings, say=say)
     endpoints = _endpoints(settings)
-    requests = [MemberRequest.gateway(settings.gateway_bind), *MemberRequest.of_file(mesh_file)]
+    requests = [MemberRequest.gateway(settings), *MemberRequest.of_file(mesh_file)]
     running = RunningMesh(os.getpid(), tuple(dict.fromkeys(request.name for request in requests)), endpoints)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(open_control_plane(settings))
@@ -148,6 +149,7 @@ def _endpoints(settings: MeshSettings) -> dict[str, str]:
     )
     return {
         "gateway": f"http://{settings.gateway_bind}",
+        "gateway_tls": f"https://{settings.gateway_tls_bind}",
         "control": str(settings.control_advertise),
         "enrolment": str(settings.enrolment_advertise),
         **registry,

@@ -1,4 +1,4 @@
-"""Serves the guard to the own Envoy: without what other servers have around each call, which would cost as much again."""
+"""Serves the guard to the own Envoy, without what other servers have around each call: it would cost as much again."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
