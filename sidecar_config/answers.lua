@@ -23,31 +23,33 @@ local function quoted(text)
   return '"' .. made .. '"'
 end
 
--- The text of google.rpc.Status in JSON, without its braces; its "message" is the detail of the problem.
-local function members(handle, is_json)
-  if is_json then
-    local body = handle:body()
-    local text = body and body:length() > 0 and body:getBytes(0, body:length()) or ""
-    local inner = text:match("^{(.+)}%s*$")
-    if inner and inner:find('"message"', 1, true) then
-      return (inner:gsub('"message":', '"detail":', 1))
-    end
-  end
-  local headers = handle:headers()
+-- The members of google.rpc.Status in JSON, as the transcoder writes it; its "message" is the detail of the problem.
+-- nil when the body is something else.
+local function members_of_body(handle)
+  local body = handle:body()
+  local text = body and body:length() > 0 and body:getBytes(0, body:length()) or ""
+  local inner = text:match('^{("code":%d+.*)}%s*$')
+  return inner and (inner:gsub('"message":', '"detail":', 1))
+end
+
+-- The same from the headers, where the transcoder could not read what came.
+local function members_of_headers(headers)
   local message = headers:get("grpc-message") or ""
   return '"code":' .. (headers:get("grpc-status") or "2") .. ',"detail":' .. quoted(unescaped(message))
 end
 
 local function tell_problem(handle, headers, status)
   local content_type = headers:get("content-type") or ""
-  if headers:get("grpc-status") == nil then return end
-  local is_json = content_type:find("application/json", 1, true) == 1
-  if not is_json and content_type ~= "application/grpc" then return end
-  local code = tonumber(status)
-  local head = '{"type":"about:blank","title":' .. quoted(TITLES[code] or "Error") .. ',"status":' .. status .. ","
-  local text = head .. members(handle, is_json) .. "}"
-  local body = handle:body(true)
-  local length = body:setBytes(text)
+  local members
+  if content_type:find("application/json", 1, true) == 1 then
+    members = members_of_body(handle)
+  elseif content_type == "application/grpc" then
+    members = members_of_headers(headers)
+  end
+  if members == nil then return end
+  local title = quoted(TITLES[tonumber(status)] or "Error")
+  local text = '{"type":"about:blank","title":' .. title .. ',"status":' .. status .. "," .. members .. "}"
+  local length = handle:body(true):setBytes(text)
   headers:replace("content-type", "application/problem+json")
   headers:replace("content-length", tostring(length))
   headers:remove("grpc-status-details-bin")

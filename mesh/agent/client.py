@@ -11,7 +11,7 @@ from mesh.agent.part import Part
 from mesh.agent.remote_task import AgentResult, OnUpdate, RemoteTask
 from mesh.agent.tools import OnProgress, ToolInfo, ToolResult, call_tool, list_tools
 from mesh.errors import ResourceExhausted, Unavailable
-from mesh.rpc import open_channel
+from mesh.rpc import Way, open_channel
 
 TOOL_SECONDS = 60.0
 AGENT_SECONDS = 600.0
@@ -21,7 +21,7 @@ _MOST_CHANNELS = 256
 class MeshClient:
     """Calls services of the mesh by name, through the own sidecar. Made by `open_mesh_client`."""
 
-    def __init__(self, stack: AsyncExitStack, outbound: str | None) -> None:
+    def __init__(self, stack: AsyncExitStack, outbound: str | Way | None) -> None:
         self._stack = stack
         self._outbound = outbound
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -91,10 +91,11 @@ class MeshClient:
 
 
 @asynccontextmanager
-async def open_mesh_client(*, outbound: str | None = None) -> AsyncIterator[MeshClient]:
+async def open_mesh_client(*, outbound: str | Way | None = None) -> AsyncIterator[MeshClient]:
     """A client whose channels are pooled, and closed at the end.
 
-    `outbound` is the target of the sidecar's outbound listener, by default that of the variable MESH_OUTBOUND.
+    `outbound` is the target of the sidecar's outbound listener, by default that of the variable MESH_OUTBOUND, or the
+    way through an edge.
     """
     async with AsyncExitStack() as stack:
         client = MeshClient(stack, outbound)

@@ -23,9 +23,10 @@ from mesh.errors import FailedPrecondition, InvalidInput, Unauthenticated
 from mesh.identity.svid import read_svid_files
 from mesh.identity.x509_errors import UNREADABLE
 from mesh.model import SpiffeId
+from mesh.rpc.context import USER_TOKEN
 from mesh.runtime.private_files import read_secret
 
-HEADER = "x-mesh-user"
+HEADER = USER_TOKEN
 LIFETIME = 60.0
 """Seconds that a token lives."""
 

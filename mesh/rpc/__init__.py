@@ -7,17 +7,19 @@
 May import runtime and below, and the stubs of `agentmesh.error`.
 """
 
-from mesh.rpc.channels import open_channel, open_target
+from mesh.rpc.channels import SELECTOR, Way, open_channel, open_target
 from mesh.rpc.context import CallContext, call_context
 from mesh.rpc.server import Server, ServerSettings, Service, open_server
 from mesh.rpc.status import DOMAIN, code_of, error_from_rpc, error_to_status
 
 __all__ = [
     "DOMAIN",
+    "SELECTOR",
     "CallContext",
     "Server",
     "ServerSettings",
     "Service",
+    "Way",
     "call_context",
     "code_of",
     "error_from_rpc",

@@ -9,6 +9,7 @@ stream through a queue, and hide the call's own methods.
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from mesh.errors import FailedPrecondition
 from mesh.model import check_service_name
-from mesh.rpc.context import current_call
+from mesh.rpc.context import USER_TOKEN, current_call
 from mesh.rpc.retry import RETRY_MARK, is_retryable
 from mesh.rpc.tracing import build_client_interceptors
 from mesh.telemetry import correlation_id, is_tracing
@@ -25,6 +26,9 @@ DEFAULT_DEADLINE = 60.0
 """Seconds for a unary call that names no timeout."""
 
 MAX_MESSAGE_BYTES = 16 << 20
+
+SELECTOR = "x-mesh-service"
+"""The header by which a client at the edge names the service that it wants."""
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -48,25 +52,43 @@ _KEEPALIVE: tuple[tuple[str, Any], ...] = (
 _propagator = TraceContextTextMapPropagator()
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way into the mesh: a target, with TLS where there are credentials, and what each call carries on it."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None = None
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
 @asynccontextmanager
 async def open_channel(
-    service: str, *, outbound: str | None = None, default_deadline: float = DEFAULT_DEADLINE
+    service: str, *, outbound: str | Way | None = None, default_deadline: float = DEFAULT_DEADLINE
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a service of the mesh through the own sidecar.
 
-    `outbound` is the target of the sidecar's outbound listener, by default that of the variable MESH_OUTBOUND. Raises
-    FailedPrecondition when there is none, and InvalidInput for what is no service name. Opening does not connect.
+    `outbound` is the target of the sidecar's outbound listener, by default that of the variable MESH_OUTBOUND, or the
+    way through an edge. Raises FailedPrecondition when there is none, and InvalidInput for what is no service name.
+    Opening does not connect.
     """
     check_service_name(service)
-    target = outbound or os.environ.get("MESH_OUTBOUND") or ""
-    if not target:
+    way = outbound if isinstance(outbound, Way) else Way(outbound or os.environ.get("MESH_OUTBOUND") or "")
+    if not way.target:
         raise FailedPrecondition(
             "This program has no sidecar.",
             reason="NO_SIDECAR",
             field="MESH_OUTBOUND",
             fix="Start it with `meshctl run`, or set MESH_OUTBOUND to the sidecar's outbound socket.",
         )
-    async with open_target(target, authority=f"{service}.mesh", default_deadline=default_deadline) as channel:
+    # With TLS the authority is what the certificate is for.
+    has_tls = way.credentials is not None
+    async with open_target(
+        way.target,
+        authority=None if has_tls else f"{service}.mesh",
+        credentials=way.credentials,
+        default_deadline=default_deadline,
+        metadata=((SELECTOR, service), *way.metadata) if has_tls else way.metadata,
+    ) as channel:
         yield channel
 
 
@@ -77,8 +99,12 @@ async def open_target(
     authority: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     default_deadline: float = DEFAULT_DEADLINE,
+    metadata: tuple[tuple[str, str], ...] = (),
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to any gRPC target ("unix:PATH", "HOST:PORT"). Opening does not connect; the first call does."""
+    """A channel to any gRPC target ("unix:PATH", "HOST:PORT"), whose calls all carry `metadata`.
+
+    Opening does not connect; the first call does.
+    """
     options = [*_OPTIONS, *(() if target.startswith("unix:") else _KEEPALIVE)]
     if authority:
         options.append(("grpc.default_authority", authority))
@@ -87,16 +113,19 @@ async def open_target(
         channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
     else:
         channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
-    async with MeshChannel(channel, default_deadline) as mesh_channel:
+    async with MeshChannel(channel, default_deadline, metadata) as mesh_channel:
         yield mesh_channel
 
 
 class MeshChannel(grpc.aio.Channel):
     """A channel whose calls carry what the mesh wants to be carried; all else is that of the channel inside."""
 
-    def __init__(self, inner: grpc.aio.Channel, default_deadline: float) -> None:
+    def __init__(
+        self, inner: grpc.aio.Channel, default_deadline: float, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         self._inner = inner
         self._default_deadline = default_deadline
+        self._metadata = metadata
 
     async def __aenter__(self) -> "MeshChannel":
         return self
@@ -117,34 +146,40 @@ class MeshChannel(grpc.aio.Channel):
         await self._inner.channel_ready()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return _Calls(self._inner.unary_unary(method, *args, **kwargs), method, self._default_deadline)
+        return _Calls(self._inner.unary_unary(method, *args, **kwargs), method, self._default_deadline, self._metadata)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return _Calls(self._inner.unary_stream(method, *args, **kwargs), method, None)
+        return _Calls(self._inner.unary_stream(method, *args, **kwargs), method, None, self._metadata)
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return _Calls(self._inner.stream_unary(method, *args, **kwargs), method, None)
+        return _Calls(self._inner.stream_unary(method, *args, **kwargs), method, None, self._metadata)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return _Calls(self._inner.stream_stream(method, *args, **kwargs), method, None)
+        return _Calls(self._inner.stream_stream(method, *args, **kwargs), method, None, self._metadata)
 
 
 class _Calls:
     """Makes the calls of one method."""
 
-    __slots__ = ("_deadline", "_injects_trace", "_inner", "_mark")
+    __slots__ = ("_always", "_deadline", "_injects_trace", "_inner")
 
-    def __init__(self, inner: Any, method: str, deadline: float | None) -> None:
+    def __init__(
+        self, inner: Any, method: str, deadline: float | None, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         self._inner = inner
         self._deadline = deadline
-        self._mark = RETRY_MARK if is_retryable(method) else ()
+        self._always = (*metadata, *(RETRY_MARK if is_retryable(method) else ()))
         # With spans, OpenTelemetry's interceptors inside put in the context of their own span.
         self._injects_trace = not is_tracing()
 
     def __call__(self, request: Any = None, timeout: float | None = None, metadata: Any = None, **kwargs: Any) -> Any:
         given = tuple(metadata or ())
         names = {name for name, _ in given}
-        added = [pair for pair in self._mark if pair[0] not in names]
+        added = [pair for pair in self._always if pair[0] not in names]
+        context = current_call.get()
+        if context is not None and context.user_token and USER_TOKEN not in names:
+            # What is called for a user is called on the user's behalf, however far it goes.
+            added.append((USER_TOKEN, context.user_token))
         identifier = correlation_id.get()
         if identifier and "x-correlation-id" not in names:
             added.append(("x-correlation-id", identifier))

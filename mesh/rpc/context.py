@@ -3,7 +3,7 @@
 import re
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mesh.errors import FailedPrecondition, InvalidInput
@@ -13,17 +13,23 @@ from mesh.model import SpiffeId
 _PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)([;,]|$)')
 
 
+USER_TOKEN = "x-mesh-user"  # noqa: S105 - a header's name
+"""The header with the token that tells on whose behalf a call is made."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """The call at hand. `caller` is who has called, as the own sidecar or the TLS handshake says; None without either.
 
-    `ends_at` is the deadline on time.monotonic's clock, or None.
+    `ends_at` is the deadline on time.monotonic's clock, or None. `user_token` tells on whose behalf the call is made,
+    as a gateway has signed it, "" when on nobody's: mesh.identity.user_token verifies it.
     """
 
     method: str
     correlation_id: str
     caller: SpiffeId | None
     ends_at: float | None
+    user_token: str = field(default="", repr=False)
 
     @property
     def deadline(self) -> float | None:

@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from mesh.errors import DeadlineExceeded, Internal, MeshError, ResourceExhausted
 from mesh.model import SpiffeId
 from mesh.rpc.call_io import CallIo
-from mesh.rpc.context import CallContext, current_call, parse_caller, parse_spiffe_ids
+from mesh.rpc.context import USER_TOKEN, CallContext, current_call, parse_caller, parse_spiffe_ids
 from mesh.rpc.handlers import Behaviour, Handler, behaviour_of, rebuild
 from mesh.rpc.status import DETAILS_KEY, code_of, error_from_rpc, error_to_status
 from mesh.telemetry import correlation_id, get_logger, is_tracing
@@ -165,13 +165,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
     def _enter(self, method: str, context: Any, started: float, left: float | None) -> tuple[CallContext, Any]:
-        identifier = forwarded = ""
+        identifier = forwarded = user = ""
         trace: dict[str, str] = {}
         for name, value in context.invocation_metadata() or ():
             if name == "x-correlation-id":
                 identifier = value
             elif name == "x-forwarded-client-cert":
                 forwarded = value
+            elif name == USER_TOKEN:
+                user = value
             elif name in _TRACE_KEYS:
                 trace[name] = value
         if _CORRELATION_ID.fullmatch(identifier) is None:
@@ -181,6 +183,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             correlation_id=identifier,
             caller=parse_caller(forwarded) if self._is_behind_sidecar else _peer(context),
             ends_at=None if left is None else started + left,
+            user_token=user,
         )
         # Each call is a task of its own, with its own variables: nothing is to be set back.
         current_call.set(facts)

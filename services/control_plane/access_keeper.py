@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from agentmesh.access.v1 import access_pb2
 from agentmesh.gateway.v1 import gateway_service_pb2 as pb
 from mesh.access.issuer import AccessStores
@@ -17,6 +15,7 @@ from mesh.errors import MeshError
 from mesh.model import TokenIssuer
 from mesh.state import StateStore
 from mesh.telemetry import get_logger
+from services.control_plane.access_codec import timestamp, user_to_proto
 
 _LOOK_SECONDS = 0.25
 """How often the folder is looked at for what another control plane has done."""
@@ -56,20 +55,12 @@ class AccessKeeper:
                     id=key.id,
                     secret_sha256=key.digest,
                     roles=key.roles,
-                    expire_time=_timestamp(key.expires),
+                    expire_time=timestamp(key.expires),
                     revoked=key.revoked is not None,
                 )
                 for key in sorted(self.stores.keys.all(), key=lambda key: key.id)
             ],
-            users=[
-                access_pb2.User(
-                    name=user.name,
-                    roles=user.roles,
-                    create_time=_timestamp(user.created),
-                    disabled=user.disabled,
-                )
-                for user in self.stores.users.all()
-            ],
+            users=[user_to_proto(user) for user in self.stores.users.all()],
             jwks=jwks.encode(),
             issuer=tokens.issuer,
             ended_logins=self.stores.logins.ended(now=now, token_life=tokens.access_lifetime.total_seconds()),
@@ -121,11 +112,3 @@ class AccessKeeper:
             if state.policy.version != seen and self.stores.signing.all():
                 seen = state.policy.version
                 self.refresh()
-
-
-def _timestamp(seconds: float | None) -> Timestamp | None:
-    if seconds is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromMicroseconds(round(seconds * 1e6))
-    return stamp

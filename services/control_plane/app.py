@@ -19,6 +19,7 @@ from mesh.state import MeshState, StateStore
 from mesh.telemetry import get_logger
 from mesh.xds import AdsServer, LoadReports, LoadReportServer, subset_clusters
 from services.control_plane.access_keeper import AccessKeeper
+from services.control_plane.access_service import access_service
 from services.control_plane.authority_service import authority_service, keep_authority
 from services.control_plane.canary import open_canaries
 from services.control_plane.config_access import Access, access_by_certificate, access_by_socket
@@ -154,6 +155,7 @@ async def run(settings: MeshSettings, stop: Stop) -> None:
                 [
                     control_service,
                     authority_service(authority, store, lifetime),
+                    access_service(keeper, access_by_socket(settings.admin_socket)),
                     registry.for_operators,
                     _config_service(parts, access_by_socket(settings.admin_socket)),
                     canaries.service(access_by_socket(settings.admin_socket), draining),

@@ -16,7 +16,8 @@ from mesh.agent import AgentUpdate, Part, TaskState, open_mesh_client
 from mesh.config import MeshSettings
 from mesh.errors import DeadlineExceeded, Internal, MeshError, NotFound
 from services.meshctl.amount import Amount
-from services.meshctl.connection import edge_of, find_service, list_services, open_service
+from services.meshctl.connection import find_service, list_services
+from services.meshctl.credentials import edge_way, open_service
 from services.meshctl.inspect import check_kind, read_card, read_tools
 from services.meshctl.output import output_option, parse_arguments, print_json
 
@@ -151,7 +152,7 @@ async def run_skill(
         if not quiet and update.state is TaskState.WORKING:
             _show_progress(update.message, update.progress, 1.0)
 
-    async with open_mesh_client(outbound=str(edge_of(settings))) as client:
+    async with open_mesh_client(outbound=await edge_way(settings)) as client:
         result = await client.call_agent(service, skill, part, on_update=on_update, timeout=timeout)
     return {"task": result.task_id, "output": [_part_to_value(part) for part in result.output], "is_error": False}
 

@@ -32,6 +32,11 @@ class RunningMesh:
         """Where the edge takes plain HTTP/2."""
         return Address.parse(self.endpoints["gateway"].removeprefix("http://"), field="endpoints.gateway")
 
+    @property
+    def gateway_tls(self) -> Address:
+        """Where the edge takes TLS."""
+        return Address.parse(self.endpoints["gateway_tls"].removeprefix("https://"), field="endpoints.gateway_tls")
+
     def save(self, path: Path) -> None:
         """Write the file that `load` reads."""
         fresh = path.with_suffix(".new")
@@ -113,19 +118,3 @@ def find_service(services: Iterable[control_pb2.Service], name: str) -> control_
             fix=f"See `meshctl logs {name}`.",
         )
     return service
-
-
-def edge_of(settings: MeshSettings) -> Address:
-    """Where the edge of the running mesh takes calls."""
-    running = RunningMesh.load(settings)
-    return running.gateway if running else settings.gateway_bind
-
-
-@asynccontextmanager
-async def open_service(settings: MeshSettings, name: str) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a service through the edge; errors of calls inside become MeshErrors."""
-    async with open_target(str(edge_of(settings)), authority=f"{name}.mesh") as channel:
-        try:
-            yield channel
-        except grpc.aio.AioRpcError as err:
-            raise error_from_rpc(err) from err

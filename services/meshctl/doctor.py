@@ -19,7 +19,8 @@ from agentmesh.control.v1 import control_pb2, control_service_pb2
 from mesh.config import MeshSettings
 from mesh.errors import MeshError
 from mesh.sidecar import find_envoy
-from services.meshctl.connection import TIMEOUT, edge_of, open_control
+from services.meshctl.connection import TIMEOUT, open_control
+from services.meshctl.edge import find_edge
 from services.meshctl.output import output_option, print_table, show
 from services.meshctl.registry import TOOLS_DIR
 
@@ -149,7 +150,7 @@ def _look_at_certificates(certificates: list[control_pb2.Certificate]) -> Findin
 
 
 async def _look_at_gateway(settings: MeshSettings) -> Finding:
-    address = edge_of(settings)
+    address = find_edge(settings).address
     try:
         async with asyncio.timeout(2.0):
             _, writer = await asyncio.open_connection(address.host, address.port)

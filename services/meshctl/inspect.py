@@ -19,8 +19,8 @@ from services.meshctl.connection import (
     find_service,
     list_services,
     open_control,
-    open_service,
 )
+from services.meshctl.credentials import open_service
 from services.meshctl.failures import exit_status_of, print_errors
 from services.meshctl.output import ago, output_option, print_table, show
 

@@ -10,8 +10,10 @@ import click
 import mesh
 from mesh.config import MeshSettings
 from mesh.errors import MeshError
+from services.meshctl.audit import audit
 from services.meshctl.authority import restore, revoke, root, rotate_root
 from services.meshctl.call import call
+from services.meshctl.can_i import can_i
 from services.meshctl.canary import canary
 from services.meshctl.changes import apply, diff, history, rollback
 from services.meshctl.config import config
@@ -20,14 +22,18 @@ from services.meshctl.doctor import doctor
 from services.meshctl.failures import FAILED, INTERRUPTED, USAGE, exit_status_of, mesh_errors_of, print_errors
 from services.meshctl.forget import forget
 from services.meshctl.inspect import agents, certs, tools
+from services.meshctl.keys import keys
 from services.meshctl.live_config import explain, get_document, watch_document
+from services.meshctl.login import access_token, login, logout, whoami
 from services.meshctl.logs import logs
 from services.meshctl.proxies import proxies
 from services.meshctl.run import run
 from services.meshctl.secrets import secrets
 from services.meshctl.status import status
 from services.meshctl.token import token
+from services.meshctl.token_keys import token_keys
 from services.meshctl.up import down, up
+from services.meshctl.users import users
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -71,6 +77,15 @@ for _command in (
     demo,
     config,
     secrets,
+    keys,
+    users,
+    token_keys,
+    can_i,
+    login,
+    logout,
+    whoami,
+    access_token,
+    audit,
     apply,
     diff,
     history,

@@ -18,7 +18,8 @@ from mesh.model import check_service_name
 from mesh.runtime import adopt_orphans, open_background
 from mesh.sidecar import Member, open_member
 from mesh.telemetry import configure_logs
-from services.meshctl.connection import TIMEOUT, list_services, open_service
+from services.meshctl.connection import TIMEOUT, list_services
+from services.meshctl.credentials import open_service
 from services.meshctl.foreground import run_until_signal
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir

@@ -7,7 +7,6 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -16,9 +15,10 @@ from mesh.access import GATEWAY, Decision, Principal, Target, decide
 from mesh.access.target_of import read_call
 from mesh.errors import MeshError, PermissionDenied, Unauthenticated, Unavailable
 from mesh.rpc.status import code_of, error_to_status
-from services.gateway.guard.credentials import read_principal, to_plain
+from services.gateway.guard.credentials import is_basic_for_tokens, read_principal, to_plain
 from services.gateway.guard.limits import limits_of
 from services.gateway.guard.messages import AUTHORIZATION, message
+from services.gateway.guard.notes import Noted
 from services.gateway.guard.view import AccessView
 
 METHOD = f"/{AUTHORIZATION}.Authorization/Check"
@@ -42,20 +42,6 @@ class Signs(Protocol):
 
     def sign(self, key: object, claims: dict[str, Any]) -> str:
         """A token with these claims, made anew from time to time for each key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """What the audit is told about a call."""
-
-    principal: Principal | None
-    target: Target
-    decision: str
-    reason: str
-    rule: str
-    door: str
-    client: str
-    correlation_id: str
 
 
 class Guard:
@@ -129,7 +115,7 @@ class Guard:
                 )
             )
             if decision.is_allowed:
-                return self._allow(view, principal, target, _client(attributes, headers))
+                return self._allow(view, principal, target, headers, _client(attributes, headers))
             error = _refusal(decision)
         except (Unauthenticated, PermissionDenied, Unavailable) as err:
             error = err
@@ -164,13 +150,22 @@ class Guard:
                 self._known.popitem(last=False)
         return known
 
-    def _allow(self, view: AccessView, principal: Principal, target: Target, client: str) -> Any:
+    def _allow(
+        self, view: AccessView, principal: Principal, target: Target, headers: dict[str, str], client: str
+    ) -> Any:
         response = self._response()
         ok = response.ok_response
         header = ok.headers.add()
         header.header.key = "x-mesh-user"
         header.header.value = self._signer.sign((principal, principal.login), claims_of(principal))
         header.append_action = _OVERWRITE
+        if is_basic_for_tokens(headers):
+            client_header = ok.headers.add()
+            client_header.header.key = "x-client-authorization"
+            client_header.header.value = headers["authorization"]
+            client_header.append_action = _OVERWRITE
+        else:
+            ok.headers_to_remove.append("x-client-authorization")
         ok.headers_to_remove.extend(_TAKEN_OFF)
         if limits := limits_of(view.edge.limits, principal, target, client):
             response.dynamic_metadata.update({"limits": limits})

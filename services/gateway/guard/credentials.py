@@ -14,6 +14,8 @@ _NOT_OF_THIS_ISSUER = 24
 """What jwt_authn says to a token of another issuer: with several issuers all but one say so."""
 _EXPIRED = 3
 
+_TOKEN_PATHS = ("/oauth2/token", "/oauth2/revoke")
+
 _FIX = "Get a token with `meshctl login` or at /oauth2/token, or send an API key in x-api-key."
 
 
@@ -30,7 +32,7 @@ def read_principal(
     `tokens` is what Envoy's jwt_authn says: by provider what a token holds, by failed.PROVIDER what is wrong with it.
     `peer` is the SPIFFE id of a certificate of the mesh, "" without one.
     """
-    bearer = headers.get("authorization", "")
+    bearer = "" if is_basic_for_tokens(headers) else headers.get("authorization", "")
     text = headers.get("x-api-key", "")
     found: list[Principal] = []
     if text:
@@ -48,6 +50,11 @@ def read_principal(
     if found:
         return found[0]
     return Principal("service", peer) if peer else ANONYMOUS
+
+
+def is_basic_for_tokens(headers: Mapping[str, str]) -> bool:
+    """Whether the header authorization is that of an OAuth client at the token endpoint: for the endpoint to check."""
+    return headers.get(":path", "") in _TOKEN_PATHS and headers.get("authorization", "").lower().startswith("basic ")
 
 
 def _of_key(view: AccessView, text: str, now: float) -> Principal:

@@ -18,6 +18,7 @@ from typing import Any
 
 import mesh
 from mesh.config.document.edge import Edge
+from mesh.rpc import SELECTOR
 from mesh.rpc.contracts import PUBLIC, public_descriptor_set
 from mesh.xds import names
 from mesh.xds.resources.edge.limits import client_limits_filter, shared_limits_filter
@@ -26,10 +27,6 @@ from mesh.xds.resources.faults import FAULT_FILTER
 from mesh.xds.resources.limits import build_extension, discovered
 from mesh.xds.resources.resource import Resource, any_of
 
-SELECTOR = "x-mesh-service"
-"""The header by which a client at the edge names the service that it wants."""
-USER = "x-mesh-user"
-"""The header by which the guard tells services on whose behalf a call is made."""
 CORRELATION_ID = "x-correlation-id"
 
 ANSWERS = Path(mesh.__file__).resolve().parents[1] / "sidecar_config" / "answers.lua"

@@ -5,8 +5,9 @@ from typing import Any
 
 from mesh.config.document.edge import Edge, Protection
 from mesh.model import Address, ProxySpec
+from mesh.rpc.context import USER_TOKEN
 from mesh.xds import names
-from mesh.xds.resources.edge.filters import CORRELATION_ID, USER, build_filters
+from mesh.xds.resources.edge.filters import CORRELATION_ID, build_filters
 from mesh.xds.resources.limits import connection_filter
 from mesh.xds.resources.listeners import build_listener, build_manager, over_ads, tcp, trace_settings
 from mesh.xds.resources.resource import Resource, any_of
@@ -18,7 +19,7 @@ _EARLY = "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutatio
 # No client has an address in it (RFC 5737).
 _NOBODY = {"cidr_ranges": [{"address_prefix": "192.0.2.1", "prefix_len": 32}]}
 
-_NOT_FOR_CLIENTS = (USER, "x-forwarded-host", "x-forwarded-client-cert", "x-original-url", "x-rewrite-url")
+_NOT_FOR_CLIENTS = (USER_TOKEN, "x-forwarded-host", "x-forwarded-client-cert", "x-original-url", "x-rewrite-url")
 
 
 @lru_cache(maxsize=256)
@@ -84,7 +85,7 @@ def _without(bounds: Protection) -> dict[str, Any]:
     }
 
 
-def _problem(title: str, status: int | None = None) -> dict[str, Any]:
+def _problem(title: str, status: int, op: str = "EQ") -> dict[str, Any]:
     """A problem (RFC 9457) in place of Envoy's own words, on calls that are not gRPC."""
     is_http = {
         "or_filter": {
@@ -94,10 +95,7 @@ def _problem(title: str, status: int | None = None) -> dict[str, Any]:
             ]
         }
     }
-    asked: dict[str, Any] = is_http
-    if status is not None:
-        of_status = {"status_code_filter": {"comparison": {"op": "EQ", "value": _number(status)}}}
-        asked = {"and_filter": {"filters": [of_status, is_http]}}
+    of_status = {"status_code_filter": {"comparison": {"op": op, "value": _number(status)}}}
     body = {
         "type": "about:blank",
         "title": title,
@@ -106,7 +104,7 @@ def _problem(title: str, status: int | None = None) -> dict[str, Any]:
         "correlation_id": f"%REQ({CORRELATION_ID})%",
     }
     return {
-        "filter": asked,
+        "filter": {"and_filter": {"filters": [of_status, is_http]}},
         "body_format_override": {"json_format": body, "content_type": "application/problem+json"},
     }
 
@@ -136,4 +134,4 @@ _TITLES = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
-_PROBLEMS = [*(_problem(title, status) for status, title in _TITLES.items()), _problem("Error")]
+_PROBLEMS = [*(_problem(title, status) for status, title in _TITLES.items()), _problem("Error", 400, "GE")]

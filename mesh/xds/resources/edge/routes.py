@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from mesh.config.document.edge import CacheRule, Cors
+from mesh.rpc import SELECTOR
 from mesh.xds import names
-from mesh.xds.resources.edge.filters import SELECTOR
 from mesh.xds.resources.host import Host, tracing_of
 from mesh.xds.resources.resource import Resource, any_of, build_body, wrap_body
 from mesh.xds.resources.routes import EDGE_SUFFIXES, build_answer, build_host, compose, service_routes, to_application
