@@ -1,6 +1,6 @@
 """The audit: every decision about a call from outside, in files to which lines are only ever appended.
 
-    note() ──> queue ──background──> audit-00000001.jsonl, audit-00000002.jsonl, ...   hash over each line and the one before
+    note() ──> queue ──background──> audit-00000001.jsonl, ...   a hash over each line and the one before
                                 └──> head.json: how many lines there are, and the last hash
 
 A line that was changed, taken out, or put in breaks the chain; a tail that was cut off contradicts the head; of files

@@ -14,6 +14,8 @@ from services.gateway.guard.server import open_guard
 from services.gateway.health_desk import HealthDesk
 from services.gateway.help_desk import HelpDesk
 from services.gateway.knowledge import Knowledge, open_knowledge
+from services.gateway.limits import Counter, RateLimits
+from services.gateway.limits.counter import open_storage
 from services.gateway.settings import GatewaySettings
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -31,7 +33,11 @@ async def run(stop: Stop) -> None:
         audit = await stack.enter_async_context(open_audit(settings.audit_dir, lambda: _audit_policy(knowledge)))
         notes = Notes(audit, lambda: _audit_policy(knowledge))
         guard = Guard(lambda: knowledge.view, UserTokenSigner(settings.secrets_dir), notes.note)
-        await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler]))
+        limits = RateLimits(
+            lambda: knowledge.view.edge.limits if knowledge.view is not None else {},
+            Counter(open_storage(settings.cache_url)),
+        )
+        await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
         await stack.enter_async_context(open_web(settings.web_listen, build_app(token_routes(knowledge, stub))))
         server = await stack.enter_async_context(
             open_server(

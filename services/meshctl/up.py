@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -28,6 +29,7 @@ from services.meshctl.probe import probe_call
 from services.meshctl.registry import choose_registry
 from services.meshctl.state_lock import find_holder, hold_state_dir
 from services.meshctl.status import find_ill, read_status, render_endpoints, render_services
+from services.meshctl.valkey import open_valkey
 
 EXAMPLE = Path(mesh.__file__).resolve().parents[1] / "sidecar_config" / "mesh.yaml"
 
@@ -119,8 +121,8 @@ async def _open_mesh(
 ) -> AsyncIterator[RunningMesh]:
     settings = await choose_registry(settings, say=say)
     endpoints = _endpoints(settings)
-    requests = [MemberRequest.gateway(settings), *MemberRequest.of_file(mesh_file)]
-    running = RunningMesh(os.getpid(), tuple(dict.fromkeys(request.name for request in requests)), endpoints)
+    members = MemberRequest.of_file(mesh_file)
+    running = RunningMesh(os.getpid(), tuple(dict.fromkeys((GATEWAY, *(member.name for member in members)))), endpoints)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(open_control_plane(settings))
         say("control plane started")
@@ -134,6 +136,9 @@ async def _open_mesh(
             say("Consul started")
         running.save(running_file(settings))
         stack.callback(running_file(settings).unlink, missing_ok=True)
+        if not settings.cache_url:
+            settings = replace(settings, cache_url=await stack.enter_async_context(open_valkey(settings)))
+        requests = [MemberRequest.gateway(settings), *members]
         await stack.enter_async_context(open_members(settings, requests, say=say))
         await _wait_until_ready(settings, running)
         yield running
