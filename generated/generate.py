@@ -3,11 +3,16 @@
 Run it as `make stubs`. `generate(target)` writes the same tree elsewhere, so that a check can compare the two.
 """
 
+import json
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc_tools
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 HERE = Path(__file__).resolve().parent
@@ -33,6 +38,34 @@ def generate(target: Path) -> None:
                 break
             (package / "__init__.py").touch()
     (target / "agentmesh" / "py.typed").touch()
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder, "contracts.binpb")
+        arguments = ("--include_source_info", f"--descriptor_set_out={found}", *files)
+        if protoc.main(["protoc", f"-I{PROTOS}", f"-I{well_known}", *arguments]) != 0:
+            raise RuntimeError("protoc failed; its message is above")
+        comments = read_comments(FileDescriptorSet.FromString(found.read_bytes()))
+    text = json.dumps(comments, indent=0, sort_keys=True, ensure_ascii=False)
+    (target / "agentmesh" / "comments.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_comments(contracts: FileDescriptorSet) -> dict[str, str]:
+    """The comment of each service, method, message, enum, field and value, by its full name: stubs have none."""
+    found: dict[str, str] = {}
+    for file in contracts.file:
+        for location in file.source_code_info.location:
+            if location.leading_comments:
+                name = ".".join((file.package, *_names(file, list(location.path))))
+                found[name] = " ".join(location.leading_comments.split())
+    return found
+
+
+def _names(node: Any, path: list[int]) -> Iterator[str]:
+    """The names on the way that a path of SourceCodeInfo goes: pairs of a field's number and a place in it."""
+    while len(path) >= 2:
+        field = node.DESCRIPTOR.fields_by_number[path[0]]
+        node = getattr(node, field.name)[path[1]]
+        yield node.name
+        path = path[2:]
 
 
 if __name__ == "__main__":

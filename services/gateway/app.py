@@ -17,6 +17,7 @@ from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
 from services.gateway.limits.counter import open_storage
 from services.gateway.settings import GatewaySettings
+from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
 
@@ -38,7 +39,9 @@ async def run(stop: Stop) -> None:
             Counter(open_storage(settings.cache_url)),
         )
         await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
-        await stack.enter_async_context(open_web(settings.web_listen, build_app(token_routes(knowledge, stub))))
+        await stack.enter_async_context(
+            open_web(settings.web_listen, build_app([*token_routes(knowledge, stub), *openapi_routes()]))
+        )
         server = await stack.enter_async_context(
             open_server(
                 ServerSettings(

@@ -72,6 +72,7 @@ class RateLimits:
             _add(response, "ratelimit", ", ".join(states))
         if waits:
             response.overall_code = _OVER
+            response.raw_body = f"A limit is used up. Try again in {max(waits)} s.".encode()
             _add(response, "retry-after", str(max(waits)))
         return response
 
