@@ -1,13 +1,15 @@
 """Wires the gateway."""
 
-from contextlib import AsyncExitStack
+import asyncio
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from mesh.access.audit import open_audit
 from mesh.config.document.access import Audit as AuditPolicy
 from mesh.identity.user_token import UserTokenSigner
 from mesh.rpc import Server, ServerSettings, open_server
 from mesh.rpc.contracts import PUBLIC
-from mesh.runtime import Stop, open_background
+from mesh.runtime import Stop
+from services.gateway.catalog import CatalogServicer, catalog_service
 from services.gateway.guard.check import Guard
 from services.gateway.guard.notes import Notes
 from services.gateway.guard.server import open_guard
@@ -17,6 +19,7 @@ from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
 from services.gateway.limits.counter import open_storage
 from services.gateway.settings import GatewaySettings
+from services.gateway.web.events import EventHub, event_routes, follow_mesh, follow_tasks
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -28,35 +31,44 @@ _MOST_CALLS = 4096
 async def run(stop: Stop) -> None:
     """Serve until `stop` is set. Raises MeshError when a setting or a socket is not usable."""
     settings = GatewaySettings.from_environment()
-    desk = HealthDesk()
     async with AsyncExitStack() as stack:
         knowledge, stub = await stack.enter_async_context(open_knowledge(settings.secrets_dir / "access.pb"))
         audit = await stack.enter_async_context(open_audit(settings.audit_dir, lambda: _audit_policy(knowledge)))
         notes = Notes(audit, lambda: _audit_policy(knowledge))
         guard = Guard(lambda: knowledge.view, UserTokenSigner(settings.secrets_dir), notes.note)
-        limits = RateLimits(
-            lambda: knowledge.view.edge.limits if knowledge.view is not None else {},
-            Counter(open_storage(settings.cache_url)),
-        )
+        counter = Counter(open_storage(settings.cache_url))
+        limits = RateLimits(lambda: knowledge.view.edge.limits if knowledge.view is not None else {}, counter)
         await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
-        await stack.enter_async_context(
-            open_web(settings.web_listen, build_app([*token_routes(knowledge, stub), *openapi_routes()]))
-        )
-        server = await stack.enter_async_context(
-            open_server(
-                ServerSettings(
-                    service="gateway",
-                    listen=settings.listen,
-                    described=tuple(contract.full_name for contract in PUBLIC),
-                    max_concurrent=_MOST_CALLS,
-                ),
-                [],
-                generic_handlers=[HelpDesk()],
-                health_of=desk.is_healthy,
-            )
-        )
-        await stack.enter_async_context(open_background(_serve(server, knowledge)))
-        await stop.wait()
+
+        hub = EventHub()
+        routes = [*token_routes(knowledge, stub), *openapi_routes(), *event_routes(knowledge, hub)]
+        await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
+        stack.callback(hub.end_all, "the gateway stops")
+
+        catalog = CatalogServicer(knowledge)
+        server = await stack.enter_async_context(_open_contracts(settings, catalog))
+        catalog.draining = server.draining
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(work)
+                for work in (_serve(server, knowledge), follow_mesh(knowledge, hub), follow_tasks(knowledge, hub))
+            ]
+            await stop.wait()
+            for task in background:
+                task.cancel()
+
+
+def _open_contracts(settings: GatewaySettings, catalog: CatalogServicer) -> AbstractAsyncContextManager[Server]:
+    """What the gateway itself serves over gRPC, and what it says to those who name no service."""
+    desk = HealthDesk()
+    own = catalog_service(catalog)
+    server_settings = ServerSettings(
+        service="gateway",
+        listen=settings.listen,
+        described=tuple(it.full_name for it in PUBLIC if it.full_name != own.descriptor.full_name),
+        max_concurrent=_MOST_CALLS,
+    )
+    return open_server(server_settings, [own], generic_handlers=[HelpDesk()], health_of=desk.is_healthy)
 
 
 def _audit_policy(knowledge: Knowledge) -> AuditPolicy:
