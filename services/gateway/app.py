@@ -20,6 +20,7 @@ from services.gateway.limits import Counter, RateLimits
 from services.gateway.limits.counter import open_storage
 from services.gateway.settings import GatewaySettings
 from services.gateway.web.events import EventHub, event_routes, follow_mesh, follow_tasks
+from services.gateway.web.graphql import graphql_routes
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -41,7 +42,12 @@ async def run(stop: Stop) -> None:
         await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
 
         hub = EventHub()
-        routes = [*token_routes(knowledge, stub), *openapi_routes(), *event_routes(knowledge, hub)]
+        routes = [
+            *token_routes(knowledge, stub),
+            *openapi_routes(),
+            *event_routes(knowledge, hub),
+            *graphql_routes(knowledge, hub, stub),
+        ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
         stack.callback(hub.end_all, "the gateway stops")
 
