@@ -49,8 +49,8 @@ def open_storage(url: str) -> Storage:
             field="MESH_CACHE_URL",
             fix=f"Use one of {', '.join(sorted(_SCHEMES))}, such as valkey://HOST:6379.",
         )
-    kind = scheme.removesuffix("s").replace("unix", "valkey")
-    options = {} if scheme == "memory" else {"implementation": kind if kind == "valkey" else "redispy"}
+    # Valkey's client speaks to Redis, too.
+    options = {} if scheme == "memory" else {"implementation": "valkey"}
     storage = storage_from_string(f"{_SCHEMES[scheme]}://{rest}", wrap_exceptions=True, **options)
     assert isinstance(storage, Storage)
     return storage
