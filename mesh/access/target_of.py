@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from agentmesh.agent.v1 import agent_service_pb2
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2
 from mesh.access.target import Target
+from mesh.errors import InvalidInput
 
 _ANY = "*"
 _PREFIX = 5
@@ -23,11 +24,14 @@ _ANY_TOOL = f"{_MCP}Link"
 _ANY_SKILL = f"{_AGENT}Converse"
 
 
-def read_call(service: str, path: str, body: bytes = b"", *, is_grpc: bool) -> tuple[Target, bytes]:
+def read_call(
+    service: str, path: str, body: bytes = b"", *, is_grpc: bool, is_partial: bool = False
+) -> tuple[Target, bytes]:
     """What a request to a service asks for, and the text in it that people have written.
 
     `path` has no query; `body` is that of HTTP or begins with the message of gRPC. A message that cannot be read, or
-    not to its end, asks for every tool: only who may call all of them may send it.
+    of which with `is_partial` the end is not there, asks for every tool: only who may call all of them may send it.
+    Raises InvalidInput for a body that ends before its message does: servers would wait for the rest for ever.
     """
     if not is_grpc:
         return Target(service, path), body
@@ -36,6 +40,10 @@ def read_call(service: str, path: str, body: bytes = b"", *, is_grpc: bool) -> t
         return Target(service, method, tool=_ANY), b""
     if path == _ANY_SKILL:
         return Target(service, method, skill=_ANY), b""
+    if (path in _TOOL_OF or path in _SKILL_OF) and not is_partial and not _is_whole(body):
+        raise InvalidInput(
+            "The body ends before its message does.", reason="MESSAGE_CUT_OFF", fix="Send a whole message of gRPC."
+        )
     if kind := _TOOL_OF.get(path):
         message = _read(kind, body)
         if message is None:
@@ -51,6 +59,10 @@ def read_call(service: str, path: str, body: bytes = b"", *, is_grpc: bool) -> t
         parts = [part.text.encode() if part.text else part.json for part in message.input]
         return Target(service, method, skill=message.skill_id or _ANY), b"\n".join(parts)
     return Target(service, method), b""
+
+
+def _is_whole(body: bytes) -> bool:
+    return len(body) >= _PREFIX and len(body) >= _PREFIX + int.from_bytes(body[1:_PREFIX])
 
 
 def _read(kind: Any, body: bytes) -> Any:

@@ -62,18 +62,11 @@ def test_nothing_that_fits_or_misses_the_description_makes_an_error_of_the_serve
     services = {"server": "utilities", "agent": "von-neumann"}
     failures: list[str] = []
     tried = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        if ":watch" in operation.path:
-            # Streams without an end.
-            continue
 
+    def try_all(operation: Any) -> None:
         @given(case=operation.as_strategy())
         @settings(
-            max_examples=EXAMPLES,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            max_examples=EXAMPLES, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
         )
         def call(case: Any) -> None:
             nonlocal tried
@@ -86,6 +79,12 @@ def test_nothing_that_fits_or_misses_the_description_makes_an_error_of_the_serve
                 failures.append(f"{operation.label}: {response.status_code} {response.text[:300]}")
 
         call()
+
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        # Streams without an end.
+        if ":watch" not in operation.path:
+            try_all(operation)
     assert tried > 150
     assert failures == []
     assert [mesh.pid_of("envoy", "gateway-1"), mesh.pid_of("services.gateway")] == pids
@@ -100,7 +99,7 @@ async def raw(mesh: Any, data: bytes) -> bytes:
         with contextlib.suppress(ConnectionError):
             await writer.drain()
         with contextlib.suppress(TimeoutError, ConnectionError):
-            return await asyncio.wait_for(reader.read(65536), 2)
+            return await asyncio.wait_for(reader.read(65536), 1)
         return b""
     finally:
         writer.close()
@@ -121,7 +120,6 @@ BROKEN = {
     "a negative length": b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
     "a bad chunk": b"POST /graphql HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n",
     "a header without a name": b"GET / HTTP/1.1\r\nhost: a\r\n: b\r\n\r\n",
-    "a folded header": b"GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\n\r\n",
     "a NUL in a header": b"GET / HTTP/1.1\r\nhost: a\r\nx: a\x00b\r\n\r\n",
     "a huge header": b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 100_000 + b"\r\n\r\n",
     "many headers": b"GET / HTTP/1.1\r\nhost: a\r\n" + b"".join(b"x%d: a\r\n" % it for it in range(300)) + b"\r\n",
@@ -196,7 +194,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 async def test_random_frames_end_a_connection_and_nothing_else(mesh, pids):
     chance = random.Random(7)
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
-    for _ in range(60):
+    for _ in range(30):
         frames = b"".join(
             frame(
                 chance.randrange(12),
