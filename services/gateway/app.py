@@ -78,7 +78,7 @@ def _open_contracts(settings: GatewaySettings, catalog: CatalogServicer) -> Abst
 
 
 def _audit_policy(knowledge: Knowledge) -> AuditPolicy:
-    return knowledge.view.rules.policy.audit if knowledge.view is not None else AuditPolicy()
+    return knowledge.view.access.audit if knowledge.view is not None else AuditPolicy()
 
 
 async def _serve(server: Server, knowledge: Knowledge) -> None:

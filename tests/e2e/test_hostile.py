@@ -75,7 +75,8 @@ def test_nothing_that_fits_or_misses_the_description_makes_an_error_of_the_serve
                     case.path_parameters[name] = service
             response = case.call(timeout=10)
             tried += 1
-            if response.status_code >= 500:
+            # 501: a server that has not what its protocol leaves to it.
+            if response.status_code >= 500 and response.status_code != 501:
                 failures.append(f"{operation.label}: {response.status_code} {response.text[:300]}")
 
         call()
