@@ -101,7 +101,8 @@ def _wait_until_ready(process: subprocess.Popen[str], started: float) -> None:
 
 
 def _environment(state_dir: Path) -> dict[str, str]:
-    names = ("GATEWAY_BIND", "CONTROL_BIND", "ENROLMENT_BIND", "CONSUL_BIND", "CONSUL_RPC_PORT", "CONSUL_SERF_PORT")
+    binds = ("GATEWAY_BIND", "GATEWAY_TLS_BIND", "CONTROL_BIND", "ENROLMENT_BIND", "CONSUL_BIND")
+    names = (*binds, "CONSUL_RPC_PORT", "CONSUL_SERF_PORT")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     given = {name: value for name, value in os.environ.items() if not name.startswith(("MESH_", "CONSUL_"))}
     return (

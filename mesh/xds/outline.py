@@ -120,6 +120,7 @@ def _edge(state: MeshState, spec: ProxySpec, plan: Blueprint) -> Iterator[Resour
     yield plan.edge_routes(spec.service, state.upstreams_of(spec.service))
     yield build_local_cluster(names.GUARD_CLUSTER, spec.guard_socket, is_http2=True)
     yield build_local_cluster(names.WEB_CLUSTER, spec.web_socket, is_http2=False)
+    yield build_connection_limit(edge.protection.max_connections, names.EDGE_CONNECTION_LIMIT)
     yield build_headers(edge.security_headers)
     yield build_compression(edge.compression)
     yield build_tokens(state.token_issuer, access.issuers)

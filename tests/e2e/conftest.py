@@ -101,11 +101,12 @@ def _environ(pid: int) -> str:
 
 
 def environment(state_dir: Path) -> dict[str, str]:
-    gateway, control, enrolment, consul, rpc, serf = free_ports(6)
+    gateway, gateway_tls, control, enrolment, consul, rpc, serf = free_ports(7)
     given = {name: value for name, value in os.environ.items() if not name.startswith(("MESH_", "CONSUL_"))}
     return given | {
         "MESH_STATE_DIR": str(state_dir),
         "MESH_GATEWAY_BIND": f"127.0.0.1:{gateway}",
+        "MESH_GATEWAY_TLS_BIND": f"127.0.0.1:{gateway_tls}",
         "MESH_CONTROL_BIND": f"127.0.0.1:{control}",
         "MESH_ENROLMENT_BIND": f"127.0.0.1:{enrolment}",
         "MESH_CONSUL_BIND": f"127.0.0.1:{consul}",

@@ -71,9 +71,9 @@ def adaptive_filter() -> dict[str, Any]:
     return discovered(names.ADAPTIVE_CONCURRENCY, _adaptive(None), _ADAPTIVE)
 
 
-def connection_filter() -> dict[str, Any]:
+def connection_filter(name: str = names.CONNECTION_LIMIT) -> dict[str, Any]:
     """The network filter that bounds connections, see `build_connection_limit`."""
-    return discovered(names.CONNECTION_LIMIT, _connections(None), _CONNECTIONS)
+    return discovered(name, _connections(name, None), _CONNECTIONS)
 
 
 def discovered(name: str, default: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -100,18 +100,18 @@ def build_adaptive_concurrency(adaptive: AdaptiveConcurrency | None) -> Resource
 
 
 @lru_cache(maxsize=1024)
-def build_connection_limit(most: int | None) -> Resource:
+def build_connection_limit(most: int | None, name: str = names.CONNECTION_LIMIT) -> Resource:
     """The configuration of `connection_filter`: further connections are closed at once; None: no bound."""
-    return build_extension(names.CONNECTION_LIMIT, _connections(most))
+    return build_extension(name, _connections(name, most))
 
 
 def build_extension(name: str, config: dict[str, Any]) -> Resource:
     return build_resource(names.EXTENSION, name, {"name": name, "typed_config": config})
 
 
-def _connections(most: int | None) -> dict[str, Any]:
+def _connections(name: str, most: int | None) -> dict[str, Any]:
     bound = _NO_BOUND if most is None else most
-    return any_of(_CONNECTIONS, {"stat_prefix": names.CONNECTION_LIMIT, "max_connections": bound})
+    return any_of(_CONNECTIONS, {"stat_prefix": name, "max_connections": bound})
 
 
 def _adaptive(adaptive: AdaptiveConcurrency | None) -> dict[str, Any]:

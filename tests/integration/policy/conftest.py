@@ -26,12 +26,12 @@ from mesh.identity import CertificateAuthority, Svid, open_server_credentials, w
 from mesh.identity.svid import create_key
 from mesh.model import Address, Declaration, Instance, ProxySpec, SpiffeId
 from mesh.rpc import ServerSettings, open_server
+from mesh.rpc.envoy_descriptors import envoy_binary
 from mesh.runtime import open_background
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from mesh.xds import AdsServer, names
-from mesh.rpc.envoy_descriptors import envoy_binary
 from mesh.xds.descriptors import envoy_message
 from mesh.xds.reconcile import Reconciler
 from mesh.xds.resources import build_resource
@@ -332,7 +332,7 @@ def _logs():
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mesh_of_envoys():
+async def mesh_of_envoys(open_lenient_guard):
     directory = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
     authority = CertificateAuthority.open(directory / "ca", trust_domain=TRUST_DOMAIN)
     inbound = dict(zip(("echo-1", "echo-2", "backup-1", "web-1", "edge"), free_ports(5), strict=True))
@@ -383,6 +383,8 @@ async def mesh_of_envoys():
                 "gateway",
                 app_socket=f"{directory}/backup-1.app",
                 edge=Address("127.0.0.1", inbound["edge"]),
+                guard_socket=f"{directory}/guard.sock",
+                web_socket=f"{directory}/web-1.app",
             ),
         }
         for name in members:
@@ -391,6 +393,7 @@ async def mesh_of_envoys():
             is_web = name == "web-1"
             world.apps[name] = WebApp(name) if is_web else App(name)
             await (start_web_app if is_web else start_app)(stack, world.apps[name], f"{directory}/{name}.app")
+        await stack.enter_async_context(open_lenient_guard(specs["gateway"].guard_socket))
         for name, wanted in specs.items():
             world.envoys[name] = await start_envoy(stack, wanted, control, authority)
         async with asyncio.timeout(20):

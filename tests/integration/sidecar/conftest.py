@@ -14,6 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agentmesh.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
+from mesh.access.issuer import AccessStores, TokenIssuer
+from mesh.config.document import MeshDocument, Policy
+from mesh.config.history import RevisionStore
+from mesh.config.history.file_keys import FileKeys
 from mesh.discovery import HealthCheck, RegistrySnapshot
 from mesh.errors import InvalidInput, Unavailable
 from mesh.identity import CertificateAuthority, IdentityServicer, JoinTokens, open_server_credentials
@@ -24,11 +28,19 @@ from mesh.sidecar import Member, MemberSettings, open_member
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from mesh.xds import AdsServer
+from services.control_plane.access_keeper import AccessKeeper
+from services.control_plane.gateway_service import GatewayServicer, gateway_service
 
 TRUST_DOMAIN = "test.local"
 SERVERS = Path(__file__).parent / "servers"
 ECHO = (sys.executable, str(SERVERS / "echo.py"))
 CHECK_INTERVAL = 0.05
+EVERYBODY = {
+    "access": {
+        "roles": {"caller": {"allow": [{}]}},
+        "bindings": {"everybody": {"anonymous": True, "roles": ["caller"]}},
+    }
+}
 
 
 class MemoryRegistry:
@@ -175,12 +187,18 @@ async def open_control_plane(state_dir: Path, *, lifetime: timedelta, host: str)
     authority = CertificateAuthority.open(state_dir / "ca", trust_domain=TRUST_DOMAIN)
     tokens = JoinTokens.open(state_dir / "ca")
     store = StateStore(MeshState(TRUST_DOMAIN))
+    store.set_policy(Policy(MeshDocument.model_validate(EVERYBODY)))
     ads = AdsServer(store)
     registry = MemoryRegistry()
 
     async def follow() -> None:
         async for snapshot in registry.watch():
             store.set_services(snapshot.services)
+
+    keeper = AccessKeeper(AccessStores(state_dir / "ca" / "access"), store)
+    issuer = TokenIssuer(keeper.stores, lambda: keeper.tokens)
+    history = RevisionStore(FileKeys(state_dir / "config"))
+    gateways = GatewayServicer(store, keeper, issuer, history, draining=asyncio.Event())
 
     async with AsyncExitStack() as stack:
 
@@ -196,11 +214,12 @@ async def open_control_plane(state_dir: Path, *, lifetime: timedelta, host: str)
             address = str(Address(host, 0))
             settings = ServerSettings("control-plane", address, credentials=tls.credentials, drain_grace=1.0)
             handlers = () if is_enrolment else (ads.handler,)
-            return await stack.enter_async_context(open_server(settings, [service], generic_handlers=handlers))
+            services = [service] if is_enrolment else [service, gateway_service(gateways)]
+            return await stack.enter_async_context(open_server(settings, services, generic_handlers=handlers))
 
         enrolment = await serve(is_enrolment=True)
         control = await serve(is_enrolment=False)
-        for work in (ads.run(), follow(), registry.check_for_ever()):
+        for work in (ads.run(), follow(), registry.check_for_ever(), keeper.run(leads=lambda: True)):
             await stack.enter_async_context(open_background(work))
         yield ControlPlane(
             state_dir,

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -104,8 +104,23 @@ async def edge_member(control_plane: Any, hold: Any) -> Any:
     return hold(control_plane.open("edge", kind="gateway", edge=Address("127.0.0.1", 0), deregister_wait=0.05))
 
 
-async def test_a_draining_sidecar_refuses_connections_sends_goaway_and_finishes_its_streams(edge_member: Any) -> None:
-    edge = (await edge_member.member()).spec.edge
+@pytest.fixture
+async def guarded(open_lenient_guard: Any) -> AsyncIterator[Callable[[Any], Awaitable[Address]]]:
+    """Waits for a member with an edge, serves a guard for it, and gives the address of the edge."""
+    async with AsyncExitStack() as stack:
+
+        async def wait(held: Any) -> Address:
+            spec = (await held.member()).spec
+            await stack.enter_async_context(open_lenient_guard(spec.guard_socket))
+            return spec.edge
+
+        yield wait
+
+
+async def test_a_draining_sidecar_refuses_connections_sends_goaway_and_finishes_its_streams(
+    edge_member: Any, guarded: Any
+) -> None:
+    edge = await guarded(edge_member)
     async with connect(edge) as client:
         count = client.call("/echo.v1.Echo/Count", b"40")
         await client.until(DATA, count)
@@ -130,8 +145,10 @@ async def test_a_draining_sidecar_refuses_connections_sends_goaway_and_finishes_
     await edge_member.gone()
 
 
-async def test_a_client_that_never_pauses_is_served_until_it_has_heard_of_the_end(edge_member: Any) -> None:
-    edge = (await edge_member.member()).spec.edge
+async def test_a_client_that_never_pauses_is_served_until_it_has_heard_of_the_end(
+    edge_member: Any, guarded: Any
+) -> None:
+    edge = await guarded(edge_member)
     async with connect(edge) as client:
         answered = 0
         while GOAWAY not in client.kinds:
@@ -145,12 +162,12 @@ async def test_a_client_that_never_pauses_is_served_until_it_has_heard_of_the_en
 
 
 async def test_a_full_sidecar_takes_no_further_connection_and_still_drains(
-    control_plane: Any, hold: Any, monkeypatch: pytest.MonkeyPatch
+    control_plane: Any, hold: Any, guarded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(envoy, "_most_connections", lambda: 2)
     control_plane.declare("edge", kind="gateway")
     held = hold(control_plane.open("edge", kind="gateway", edge=Address("127.0.0.1", 0), deregister_wait=0.0))
-    edge = (await held.member()).spec.edge
+    edge = await guarded(held)
     # The registry's check comes and goes on the inbound port.
     control_plane.registry.checks.clear()
     async with connect(edge) as first, connect(edge) as second:

@@ -65,8 +65,8 @@ async def test_a_name_that_nobody_has_is_said_to_be_unknown(edge: str, open_echo
 
 async def test_plain_http_is_told_what_is_spoken_here(edge: str) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"http://{edge}/") as response:
-        assert response.status == 404
-        assert "It speaks gRPC" in await response.text()
+        assert response.status == 200
+        assert "with reflection; name a service by the header" in await response.text()
 
 
 @pytest.mark.parametrize("authority", [None, "example.org"])

@@ -9,8 +9,8 @@ from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesh.xds.constraints import check_constraints
 from mesh.rpc.envoy_descriptors import envoy_binary
+from mesh.xds.constraints import check_constraints
 from mesh.xds.descriptors import envoy_message, envoy_pool
 
 HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"

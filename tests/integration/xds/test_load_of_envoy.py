@@ -9,10 +9,10 @@ import pytest
 
 from mesh.model import SpiffeId
 from mesh.rpc import ServerSettings, open_server, open_target
+from mesh.rpc.envoy_descriptors import envoy_binary
 from mesh.runtime import open_background
 from mesh.state import MeshState, StateStore
 from mesh.xds import LoadReports, LoadReportServer
-from mesh.rpc.envoy_descriptors import envoy_binary
 from mesh.xds.resources.timing import LOAD_HEADER, REPORTED_METRICS, UPSTREAM_FILTERS
 
 CLUSTER = "v2.echo"

@@ -4,6 +4,7 @@ import mesh.sidecar
 def test_what_others_may_use_is_pinned() -> None:
     assert set(mesh.sidecar.__all__) == {
         "ControlPlane",
+        "EdgeCertificate",
         "Envoy",
         "EnvoySettings",
         "Member",

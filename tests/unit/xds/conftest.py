@@ -44,7 +44,13 @@ def specs():
     client = ProxySpec("caller", "caller-2", outbound_socket="/run/c/out.sock", secrets_dir="/run/c/secrets")
     return {
         "sidecar": spec("caller"),
-        "gateway": spec("gateway", edge=Address("127.0.0.1", 8080)),
+        "gateway": spec(
+            "gateway",
+            edge=Address("127.0.0.1", 8080),
+            edge_tls=Address("127.0.0.1", 8443),
+            guard_socket="/run/gateway/guard.sock",
+            web_socket="/run/gateway/web.sock",
+        ),
         "exposed_health": spec("echo", exposed_health=Address("10.0.0.9", 21_001)),
         "pure_client": client,
     }

@@ -5,6 +5,7 @@ After a wanted change: MESH_UPDATE_GOLDEN=1 pytest tests/unit/xds/test_golden.py
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,7 +39,9 @@ def to_json(snapshot):
         for name, resource in sorted(snapshot.of(url).items()):
             message = envoy_message(url.removeprefix("type.googleapis.com/")).FromString(resource.body)
             value[short][name] = MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=envoy_pool())
-    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+    # The contracts themselves are long, and no matter of the builders.
+    text = json.dumps(value, indent=1, sort_keys=True)
+    return re.sub(r'"proto_descriptor_bin": "[^"]+"', '"proto_descriptor_bin": "..."', text) + "\n"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,11 +24,13 @@ def spec(service, number=1, **more):
     return ProxySpec(service, f"{service}-{number}", **paths | more)
 
 
+GUARDED = {"guard_socket": "/run/guard.sock", "web_socket": "/run/web.sock"}
+
 SPECS = [
     spec("a", app_socket="/run/a/app.sock", inbound=Address("10.0.0.1", 1)),
     spec("a", 2, zone="east"),
     spec("b"),
-    spec("gateway", app_socket="/run/g/app.sock", edge=Address("127.0.0.1", 8080)),
+    spec("gateway", app_socket="/run/g/app.sock", edge=Address("127.0.0.1", 8080), **GUARDED),
     ClientSpec("a"),
     ClientSpec("b", "west"),
 ]
@@ -160,7 +162,7 @@ def test_a_new_service_concerns_those_who_call_every_service(store):
 
 
 def test_who_could_not_be_served_is_tried_again_when_the_reason_is_gone(store):
-    reconciler, edge = Reconciler(), spec("a", app_socket="/a", edge=Address("127.0.0.1", 1))
+    reconciler, edge = Reconciler(), spec("a", app_socket="/a", edge=Address("127.0.0.1", 1), **GUARDED)
     with pytest.raises(PermissionDenied):
         reconciler.sidecar_snapshot(store.current, edge)
     store.set_services({**store.current.services, "x": (instance(2),)})

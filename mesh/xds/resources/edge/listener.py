@@ -28,7 +28,8 @@ def build_edge(spec: ProxySpec, edge: Edge, *, is_tls: bool, is_traced: bool = F
     name, address = (names.EDGE_TLS, spec.edge_tls) if is_tls else (names.EDGE, spec.edge)
     assert isinstance(address, Address)
     manager = build_manager(name, _manager(spec, edge, is_traced), filters=build_filters(edge))
-    chain: dict[str, Any] = {"filters": [connection_filter(), manager], "transport_socket_connect_timeout": "10s"}
+    filters = [connection_filter(names.EDGE_CONNECTION_LIMIT), manager]
+    chain: dict[str, Any] = {"filters": filters, "transport_socket_connect_timeout": "10s"}
     if is_tls:
         chain["transport_socket"] = build_edge_tls(spec.secrets_dir)
     return build_listener(name, tcp(address), chain, direction="INBOUND")

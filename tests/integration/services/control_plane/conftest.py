@@ -17,12 +17,12 @@ from mesh.identity import CertificateAuthority, Svid, open_server_credentials, w
 from mesh.identity.svid import create_key
 from mesh.model import Address, Declaration, Instance, ProxySpec, SpiffeId
 from mesh.rpc import ServerSettings, Service, open_server, open_target
+from mesh.rpc.envoy_descriptors import envoy_binary
 from mesh.runtime import open_background
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
 from mesh.telemetry import configure_logs
 from mesh.xds import AdsServer
-from mesh.rpc.envoy_descriptors import envoy_binary
 from services.control_plane.config_access import access_by_certificate, access_by_socket
 from services.control_plane.config_service import ConfigParts, ConfigServicer
 from services.control_plane.control_service import ControlServicer

@@ -14,11 +14,11 @@ from benchmarks.ports import free_ports
 from mesh.identity import open_server_credentials, write_svid_files
 from mesh.model import Address, Declaration, Instance, ProxySpec, SpiffeId
 from mesh.rpc import ServerSettings, open_server
+from mesh.rpc.envoy_descriptors import envoy_binary
 from mesh.runtime import open_background
 from mesh.sidecar.bootstrap import ControlPlane, build_bootstrap
 from mesh.state import MeshState, StateStore
 from mesh.xds import AdsServer
-from mesh.rpc.envoy_descriptors import envoy_binary
 from mesh.xds.descriptors import envoy_message, envoy_pool
 
 TRUST_DOMAIN = "mesh.test"
@@ -90,7 +90,14 @@ def specs(short_dir):
 
     return {
         "sidecar": spec("caller", 1, app_socket=app("caller"), inbound=Address("127.0.0.1", inbound)),
-        "gateway": spec("gateway", 1, app_socket=app("gateway"), edge=Address("127.0.0.1", edge)),
+        "gateway": spec(
+            "gateway",
+            1,
+            app_socket=app("gateway"),
+            edge=Address("127.0.0.1", edge),
+            guard_socket=app("guard"),
+            web_socket=app("web"),
+        ),
         "exposed_health": spec(
             "echo",
             1,

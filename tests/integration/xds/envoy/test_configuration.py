@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from mesh.model import Address, Declaration
-from mesh.xds import names
 from mesh.rpc.envoy_descriptors import envoy_binary
+from mesh.xds import names
 from mesh.xds.reconcile import Reconciler
 
 SHORT = {short: url for url, short in names.SHORT_NAMES.items()}

@@ -7,7 +7,7 @@ import pytest
 from agentmesh.control.v1 import control_pb2
 from mesh.config import MeshSettings
 from mesh.errors import FailedPrecondition, NotFound, Unavailable
-from services.meshctl.connection import RunningMesh, edge_of, find_service, running_file
+from services.meshctl.connection import RunningMesh, find_service, running_file
 from services.meshctl.inspect import check_kind, read_each
 from services.meshctl.status import find_ill
 
@@ -66,15 +66,14 @@ def test_a_broken_note_of_what_runs_is_none(tmp_path, text: str) -> None:
     settings = replace(MeshSettings.from_environment({}), state_dir=tmp_path)
     running_file(settings).write_text(text)
     assert RunningMesh.load(settings) is None
-    assert edge_of(settings) == settings.gateway_bind
 
 
 def test_what_runs_is_read_as_it_was_written(tmp_path) -> None:
     settings = replace(MeshSettings.from_environment({}), state_dir=tmp_path)
-    written = RunningMesh(7, ("a",), {"gateway": "http://127.0.0.1:7"})
+    written = RunningMesh(7, ("a",), {"gateway": "http://127.0.0.1:7", "gateway_tls": "https://127.0.0.1:8"})
     written.save(running_file(settings))
     assert RunningMesh.load(settings) == written
-    assert str(edge_of(settings)) == "127.0.0.1:7"
+    assert (str(written.gateway), str(written.gateway_tls)) == ("127.0.0.1:7", "127.0.0.1:8")
 
 
 async def test_one_service_that_does_not_answer_hides_no_other() -> None:
