@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mesh.access.principal import Principal
-from mesh.access.rules import AccessRules, NamedRule
+from mesh.access.rules import AccessRules
 from mesh.access.target import GATEWAY, Target
 
 OPEN_PATHS = ("/healthz", "/readyz", "/oauth2/", "/.well-known/", "/v1/auth/login")
@@ -14,13 +14,18 @@ OPEN_SERVICES = (
     "grpc.reflection.v1.ServerReflection/",
     "grpc.reflection.v1alpha.ServerReflection/",
 )
+"""What the gateway serves to everybody over gRPC; contracts are public."""
+
+_OPEN = frozenset(path for path in OPEN_PATHS if not path.endswith("/"))
+_OPEN_BELOW = tuple(path for path in (*OPEN_PATHS, *OPEN_SERVICES) if path.endswith("/"))
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided, and why, in a sentence for people. `role` and `rule` say which rule it was, "" when none was.
 
-    `reason` is stable and in UPPER_SNAKE_CASE: OPEN, ALLOWED, DENIED_BY_RULE, NO_RULE, NOT_AUTHENTICATED.
+    `reason` is stable and in UPPER_SNAKE_CASE: OPEN, ALLOWED, DENIED_BY_RULE, NO_RULE, NOT_AUTHENTICATED. `rule` is
+    ROLE.allow[NUMBER] or ROLE.deny[NUMBER], counted from 0.
     """
 
     is_allowed: bool
@@ -38,15 +43,15 @@ def decide(rules: AccessRules, principal: Principal, target: Target) -> Decision
     if is_open(target):
         return Decision(True, "OPEN", "This is open to everybody.")
     roles = rules.roles_of(principal)
-    for role in roles:
-        for denial in rules.denies[role]:
-            if denial.touches(target):
-                return _denied(principal, target, denial)
-    for role in roles:
-        for permission in rules.allows[role]:
-            if permission.fits(target):
-                summary = f"{principal} may call {target} as {role}."
-                return Decision(True, "ALLOWED", summary, role, permission.name)
+    verdict = rules.judge(roles, target)
+    if verdict.effect == "allowed":
+        summary = f"{principal} may call {target} as {verdict.role}."
+        return Decision(True, "ALLOWED", summary, verdict.role, verdict.rule)
+    if verdict.effect == "denied":
+        summary = f"{principal} may not call {target}: the role {verdict.role} denies it."
+        # A denial for those without a credential says nothing of those with one.
+        reason = "NOT_AUTHENTICATED" if principal.kind == "anonymous" else "DENIED_BY_RULE"
+        return Decision(False, reason, summary, verdict.role, verdict.rule)
     if principal.kind == "anonymous":
         return Decision(False, "NOT_AUTHENTICATED", f"{target} needs a credential: a token or an API key.")
     has = f"None of its roles ({', '.join(roles)}) allows" if roles else "It has no role that allows"
@@ -55,32 +60,9 @@ def decide(rules: AccessRules, principal: Principal, target: Target) -> Decision
 
 def may_see(rules: AccessRules, principal: Principal, service: str) -> bool:
     """Whether the principal may call anything at all of a service: then it is told that there is one."""
-    roles = rules.roles_of(principal)
-    everything = any(
-        service in denial.rule.services or "*" in denial.rule.services
-        for role in roles
-        for denial in rules.denies[role]
-        if denial.rule.methods == denial.rule.tools == denial.rule.skills == ("*",)
-    )
-    return not everything and any(
-        service in permission.rule.services or "*" in permission.rule.services
-        for role in roles
-        for permission in rules.allows[role]
-    )
+    return rules.shows(rules.roles_of(principal), service)
 
 
 def is_open(target: Target) -> bool:
     """Whether everybody may call it."""
-    if target.service != GATEWAY:
-        return False
-    return any(
-        target.method == path or (path.endswith("/") and target.method.startswith(path))
-        for path in (*OPEN_PATHS, *OPEN_SERVICES)
-    )
-
-
-def _denied(principal: Principal, target: Target, denial: NamedRule) -> Decision:
-    summary = f"{principal} may not call {target}: the role {denial.role} denies it."
-    # A denial for those without a credential says nothing of those with one.
-    reason = "NOT_AUTHENTICATED" if principal.kind == "anonymous" else "DENIED_BY_RULE"
-    return Decision(False, reason, summary, denial.role, denial.name)
+    return target.service == GATEWAY and (target.method in _OPEN or target.method.startswith(_OPEN_BELOW))

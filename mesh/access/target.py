@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 GATEWAY = "gateway"
 """The service that stands for what the gateway itself serves."""
+ANYTHING = "*"
+"""Every tool, every skill, every method."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,10 @@ RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 MethodPattern = Annotated[
     str, Field(pattern=r"^(\*|[A-Za-z_][A-Za-z0-9_.]*/([A-Za-z_][A-Za-z0-9_]*|\*)|/[^\x00\r\n]*)$")
 ]
-"""PACKAGE.SERVICE/METHOD, PACKAGE.SERVICE/*, /PATH (a trailing * matches any rest), or "*"."""
+"""PACKAGE.SERVICE/METHOD, PACKAGE.SERVICE/*, /PATH (a trailing * matches any rest), or "*".
+
+The path of a method of gRPC is /PACKAGE.SERVICE/METHOD: "/*" is about all of them, too.
+"""
 
 
 class Rule(Part):
@@ -50,7 +53,7 @@ class Binding(Part):
     keys: List[str] = ()
     """Ids of API keys; "*": all of them."""
     services: List[str] = ()
-    """SPIFFE ids of callers with a certificate of the mesh."""
+    """SPIFFE ids of callers with a certificate of the mesh; "*": all of them."""
     issuer: str = ""
     """With `claims`: the name of an external issuer under `access.issuers`; "": the own one."""
     claims: Names[Text] = Names()

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 
+from mesh.config.document.access_references import access_flaws, services_at_the_edge
 from mesh.config.document.loading import LoadedDocument
 from mesh.config.document.models import MeshDocument, Service
 from mesh.config.document.policy import Policy
@@ -46,6 +47,9 @@ def check_references(loaded: LoadedDocument, known_services: Collection[str] | N
     for name, intention in document.intentions.items():
         for side in ("callers", "services"):
             flaws += names.all_known(("intentions", name, side), getattr(intention, side), star=True)
+    flaws += access_flaws(document)
+    for at, services in services_at_the_edge(document):
+        flaws += names.all_known(at, services, star=True)
     flaws += _circles(document, "fallback", lambda service: service.fallback)
     flaws += _circles(document, "routes", _routed)
     return tuple(sorted({loaded.fault(path, reason) for path, reason in flaws}))

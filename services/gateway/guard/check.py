@@ -5,7 +5,6 @@ Contract: https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/auth/v3/ext
 
 import base64
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ import grpc
 
 from mesh.access import GATEWAY, Decision, Principal, Target, decide
 from mesh.access.target_of import read_call
-from mesh.errors import MeshError, PermissionDenied, Unauthenticated, Unavailable
+from mesh.errors import InvalidInput, MeshError, PermissionDenied, Unauthenticated, Unavailable
 from mesh.rpc.status import code_of, error_to_status
 from services.gateway.guard.credentials import is_basic_for_tokens, read_principal, to_plain
 from services.gateway.guard.limits import limits_of
@@ -29,12 +28,12 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
 }
 # The client's own, which no service is to see.
 _TAKEN_OFF = ("authorization", "x-api-key", "cookie", "proxy-authorization")
+_GRPC_TYPES = ("application/grpc", "application/proto", "application/connect+proto")
 _OVERWRITE = 2
-_MOST_DECISIONS = 4096
-_LONGEST_TARGET = 512
 
 
 class Signs(Protocol):
@@ -59,8 +58,6 @@ class Guard:
         self._signer = signer
         self._note = note
         self._clock = clock
-        self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
-        self._known_for = ""
         self._request = message(f"{AUTHORIZATION}.CheckRequest")
         self._response = message(f"{AUTHORIZATION}.CheckResponse")
 
@@ -83,10 +80,12 @@ class Guard:
         service = _service(attributes)
         bare = http.path.partition("?")[0]
         is_grpc = door != "http"
-        target, inspected = read_call(service, bare, http.raw_body, is_grpc=is_grpc)
+        target = Target(service, bare)
         principal: Principal | None = None
         error: MeshError
         try:
+            is_partial = headers.get("x-envoy-auth-partial-body") == "true"
+            target, inspected = read_call(service, bare, http.raw_body, is_grpc=is_grpc, is_partial=is_partial)
             view = self._view()
             if view is None:
                 raise Unavailable("The gateway does not know yet who may call what.", reason="GATEWAY_STARTING")
@@ -101,7 +100,7 @@ class Guard:
                         fix="Send it without what looks like an attack, or ask the operator to change the rule.",
                     )
             principal = self._read_principal(view, attributes, headers)
-            decision = self._decide(view, principal, target)
+            decision = decide(view.rules, principal, target)
             self._note(
                 Noted(
                     principal,
@@ -117,7 +116,7 @@ class Guard:
             if decision.is_allowed:
                 return self._allow(view, principal, target, headers, _client(attributes, headers))
             error = _refusal(decision)
-        except (Unauthenticated, PermissionDenied, Unavailable) as err:
+        except (InvalidInput, Unauthenticated, PermissionDenied, Unavailable) as err:
             error = err
             if principal is None and err.reason != "FIREWALL":
                 noted = Noted(
@@ -133,22 +132,6 @@ class Guard:
             tokens = dict(filters[_TOKENS].fields)
         peer = attributes.source.principal
         return read_principal(view, headers, tokens, peer if peer.startswith("spiffe://") else "", clock=self._clock)
-
-    def _decide(self, view: AccessView, principal: Principal, target: Target) -> Decision:
-        # Claims are not part of what makes principals equal: they may decide, so such decisions are not kept.
-        if principal.claims:
-            return decide(view.rules, principal, target)
-        if self._known_for != view.version:
-            self._known.clear()
-            self._known_for = view.version
-        known = self._known.get((principal, target))
-        if known is None:
-            known = decide(view.rules, principal, target)
-            if len(target.method) + len(target.tool) + len(target.skill) <= _LONGEST_TARGET:
-                self._known[principal, target] = known
-            if len(self._known) > _MOST_DECISIONS:
-                self._known.popitem(last=False)
-        return known
 
     def _allow(
         self, view: AccessView, principal: Principal, target: Target, headers: dict[str, str], client: str
@@ -243,12 +226,15 @@ def _service(attributes: Any) -> str:
 
 
 def _door(headers: dict[str, str]) -> str:
-    """In which form a call came. Whatever is not "http" is a call of gRPC by now."""
+    """In which form a call came. Whatever is not "http" is a call of gRPC by now.
+
+    What counts as gRPC here must be no less than in the routes: servers of gRPC take any type of content.
+    """
     if "x-envoy-original-path" in headers:
         return "connect" if "connect-protocol-version" in headers else "rest"
     if "x-grpc-web" in headers and headers.get("content-type", "").startswith("application/grpc"):
         return "grpc-web"
-    if headers.get("content-type", "").startswith("application/grpc"):
+    if headers.get("content-type", "").startswith(_GRPC_TYPES):
         return "connect" if "connect-protocol-version" in headers else "grpc"
     return "http"
 

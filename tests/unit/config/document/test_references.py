@@ -1,6 +1,7 @@
 import pytest
 
 from mesh.config.document import Layer, check_references, find_absent_services, load_document
+from mesh.config.document.files import environment_layers
 
 BASE = """\
 services:
@@ -147,3 +148,83 @@ def test_policy_for_a_service_that_there_is_not_is_remarked_with_the_nearest_nam
     (remark,) = find_absent_services(loaded, {"financial"})
     assert (remark.line, remark.field) == (2, "services.financal")
     assert remark.reason == "there is no such service so far; did you mean financial?"
+
+
+CALL_TOOL = "agentmesh.mcp.v1.McpBridgeService/CallTool"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "access: {roles: {r: {}}, bindings: {x: {roles: [r], anonymous: true}}}",
+        "access: {roles: {r: {allow: [{services: ['*', a, gateway, financial], methods: [/x, 'acme.v1.S/M']}]}}}",
+        f"access: {{roles: {{r: {{allow: [{{methods: [{CALL_TOOL}], tools: [x]}}], deny: [{{tools: [x]}}]}}}}}}",
+        f"access: {{roles: {{r: {{deny: [{{methods: [{CALL_TOOL}]}}]}}}}}}",
+        "access: {roles: {r: {deny: [{methods: ['agentmesh.mcp.v1.McpBridgeService/*'], tools: [x]}]}}}",
+        "access: {roles: {r: {deny: [{methods: [/agentmesh*], tools: [x], skills: ['*']}]}}}",
+        "edge: {limits: {l: {requests: 1, services: [a, gateway]}}}",
+        "edge: {cache: {c: {methods: [agentmesh.mcp.v1.McpBridgeService/ListTools], ttl: 1s, services: [a]}}}",
+        "access: {issuers: {corp: {issuer: x, audiences: [y], jwks: '{}'}}, roles: {r: {}}, "
+        "bindings: {x: {roles: [r], issuer: corp, claims: {a: b}}}}",
+    ],
+)
+def test_good_access_has_no_faults(text):
+    assert check(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "reason"),
+    [
+        (
+            "access: {roles: {caller: {}}, bindings: {x: {roles: [caler], anonymous: true}}}",
+            "access.bindings.x.roles[0]",
+            "there is no role 'caler'; did you mean caller?",
+        ),
+        ("access: {bindings: {x: {roles: [zz], anonymous: true}}}", "access.bindings.x.roles[0]", "there are none"),
+        (
+            "access: {roles: {r: {}}, bindings: {x: {roles: [r], issuer: corp, claims: {a: b}}}}",
+            "access.bindings.x.issuer",
+            "describe it under access.issuers",
+        ),
+        (
+            "access: {roles: {r: {deny: [{services: [finacial]}]}}}",
+            "access.roles.r.deny[0].services[0]",
+            "did you mean financial?",
+        ),
+        (
+            "access: {roles: {r: {allow: [{methods: [agentmesh.mcp.v1.McpBridgeService/CalTool]}]}}}",
+            "access.roles.r.allow[0].methods[0]",
+            "did you mean CallTool?",
+        ),
+        (
+            "access: {roles: {r: {deny: [{methods: ['agentmesh.mcp.v1.McpBridge/*']}]}}}",
+            "access.roles.r.deny[0].methods[0]",
+            "did you mean agentmesh.mcp.v1.McpBridgeService?",
+        ),
+        (
+            f"access: {{roles: {{r: {{deny: [{{methods: [{CALL_TOOL}], tools: [x]}}]}}}}}}",
+            "access.roles.r.deny[0].methods",
+            "tools can be called through InvokeTool and Link, too; leave methods out",
+        ),
+        (
+            "access: {roles: {r: {deny: [{methods: [agentmesh.agent.v1.AgentService/SubmitTask], skills: [x]}]}}}",
+            "access.roles.r.deny[0].methods",
+            "skills can be called through Converse, too",
+        ),
+        ("edge: {limits: {l: {requests: 1, services: [b, zz]}}}", "edge.limits.l.services[1]", "no service 'zz'"),
+        (
+            "edge: {cache: {c: {methods: [agentmesh.mcp.v1.McpBridgeService/X], ttl: 1s}}}",
+            "edge.cache.c.methods[0]",
+            "has no method 'X'",
+        ),
+    ],
+)
+def test_access_that_leads_nowhere_is_told(text, field, reason):
+    (fault,) = check(text)
+    assert fault.field == field
+    assert reason in fault.reason
+
+
+@pytest.mark.parametrize("environment", ["dev", "staging", "production"])
+def test_what_is_delivered_has_no_faults(environment):
+    assert check_references(load_document(environment_layers(environment)), ()) == ()
