@@ -9,6 +9,12 @@ local TITLES = {
   [504] = "Gateway Timeout",
 }
 
+-- What a client of gRPC-Web hears, which looks for the status of gRPC only.
+local CODES = {
+  ["400"] = 3, ["401"] = 16, ["403"] = 7, ["404"] = 12, ["408"] = 4, ["413"] = 8, ["429"] = 8, ["501"] = 12,
+  ["502"] = 14, ["503"] = 14, ["504"] = 4,
+}
+
 local STATE = "agentmesh.answers"
 
 local function unescaped(text)
@@ -38,7 +44,9 @@ local function members_of_headers(headers)
   return '"code":' .. (headers:get("grpc-status") or "2") .. ',"detail":' .. quoted(unescaped(message))
 end
 
-local function tell_problem(handle, headers, status)
+-- Whoever has waited for a body must ask for the headers anew.
+local function tell_problem(handle, status)
+  local headers = handle:headers()
   local content_type = headers:get("content-type") or ""
   local members
   if content_type:find("application/json", 1, true) == 1 then
@@ -50,9 +58,25 @@ local function tell_problem(handle, headers, status)
   local title = quoted(TITLES[tonumber(status)] or "Error")
   local text = '{"type":"about:blank","title":' .. title .. ',"status":' .. status .. "," .. members .. "}"
   local length = handle:body(true):setBytes(text)
+  headers = handle:headers()
   headers:replace("content-type", "application/problem+json")
   headers:replace("content-length", tostring(length))
   headers:remove("grpc-status-details-bin")
+end
+
+local function tell_grpc_web(handle, status, content_type)
+  local body = handle:body()
+  local text = body and body:length() > 0 and body:getBytes(0, body:length()) or ""
+  local detail = text:match('"detail":"(.-[^\\])"') or text
+  local message = detail:gsub("[^ -$&-~]", function(char) return string.format("%%%02X", string.byte(char)) end)
+  handle:body(true):setBytes("")
+  local headers = handle:headers()
+  headers:replace(":status", "200")
+  headers:replace("content-type", content_type)
+  headers:replace("content-length", "0")
+  headers:replace("grpc-status", tostring(CODES[status] or 2))
+  -- Where Envoy's own filter has made one of the body already, there is none left here.
+  if headers:get("grpc-message") == nil then headers:replace("grpc-message", message) end
 end
 
 local function tell_limits(headers, status)
@@ -75,23 +99,33 @@ end
 function envoy_on_request(handle)
   local known = handle:headers():get("if-none-match")
   if known ~= nil then handle:streamInfo():dynamicMetadata():set(STATE, "if-none-match", known) end
+  local content_type = handle:headers():get("content-type")
+  if content_type ~= nil and content_type:find("application/grpc-web", 1, true) == 1 then
+    handle:streamInfo():dynamicMetadata():set(STATE, "grpc-web", content_type)
+  end
 end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
   local status = headers:get(":status")
   tell_limits(headers, status)
+  local state = handle:streamInfo():dynamicMetadata():get(STATE)
   if status >= "400" then
-    tell_problem(handle, headers, status)
+    local content_type = state and state["grpc-web"]
+    if content_type then
+      tell_grpc_web(handle, status, content_type)
+    else
+      tell_problem(handle, status)
+    end
     return
   end
   local etag = headers:get("etag")
   if etag == nil or status ~= "200" then return end
-  local state = handle:streamInfo():dynamicMetadata():get(STATE)
   local known = state and state["if-none-match"]
   if known ~= nil and (known == "*" or known:find(etag, 1, true)) then
-    headers:replace(":status", "304")
     handle:body(true):setBytes("")
+    headers = handle:headers()
+    headers:replace(":status", "304")
     headers:remove("content-length")
     headers:remove("content-type")
   end

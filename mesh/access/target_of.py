@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from agentmesh.agent.v1 import agent_service_pb2
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2
 from mesh.access.target import ANYTHING, Target
+from mesh.errors import InvalidInput
 
 _PREFIX = 5
 """Bytes before a gRPC message: one that says whether it is compressed, four of its length."""
@@ -34,12 +35,15 @@ _PLAIN = re.compile(r"(?:/[A-Za-z0-9_~:@!$&'()*+,=-][A-Za-z0-9._~:@!$&'()*+,=-]*
 """A path that stands for itself: without percents, dots in front, empty steps."""
 
 
-def read_call(service: str, path: str, body: bytes = b"", *, is_grpc: bool) -> tuple[Target, bytes]:
+def read_call(
+    service: str, path: str, body: bytes = b"", *, is_grpc: bool, is_partial: bool = False
+) -> tuple[Target, bytes]:
     """What a request to a service asks for, and the text in it that people have written.
 
     `path` has no query; `body` is that of HTTP or begins with the message of gRPC. A message that cannot be read, or
-    not to its end, asks for every tool: only who may call all of them may send it. A path that looks like a method of
-    gRPC is one whatever the request says of its content: servers of gRPC do not look at that.
+    of which with `is_partial` the end is not there, asks for every tool: only who may call all of them may send it. A
+    path that looks like a method of gRPC is one whatever the request says of its content: servers of gRPC do not look
+    at that. Raises InvalidInput for a body that ends before its message does: servers would wait for the rest for ever.
     """
     path = plain_path(path)
     if not is_grpc and _GRPC.fullmatch(path) is None:
@@ -49,6 +53,10 @@ def read_call(service: str, path: str, body: bytes = b"", *, is_grpc: bool) -> t
         return Target(service, method, tool=ANYTHING), b""
     if method == _ANY_SKILL:
         return Target(service, method, skill=ANYTHING), b""
+    if (method in _TOOL_OF or method in _SKILL_OF) and not is_partial and not _is_whole(body):
+        raise InvalidInput(
+            "The body ends before its message does.", reason="MESSAGE_CUT_OFF", fix="Send a whole message of gRPC."
+        )
     if kind := _TOOL_OF.get(method):
         message = _read(kind, body)
         if message is None:
@@ -64,6 +72,10 @@ def read_call(service: str, path: str, body: bytes = b"", *, is_grpc: bool) -> t
         parts = [part.text.encode() if part.text else part.json for part in message.input]
         return Target(service, method, skill=message.skill_id or ANYTHING), b"\n".join(parts)
     return Target(service, method), b""
+
+
+def _is_whole(body: bytes) -> bool:
+    return len(body) >= _PREFIX and len(body) >= _PREFIX + int.from_bytes(body[1:_PREFIX])
 
 
 def plain_path(path: str) -> str:

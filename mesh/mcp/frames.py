@@ -99,6 +99,11 @@ def load_json_object(text: bytes) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
+    if b"\\u" in text:
+        try:
+            dump_json(value)
+        except UnicodeEncodeError:
+            raise ValueError("it has half of a surrogate pair") from None
     return value
 
 

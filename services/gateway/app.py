@@ -17,8 +17,8 @@ from services.gateway.health_desk import HealthDesk
 from services.gateway.help_desk import HelpDesk
 from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
-from services.gateway.limits.counter import open_storage
 from services.gateway.settings import GatewaySettings
+from services.gateway.storage import Circuit, open_storage
 from services.gateway.web.events import EventHub, event_routes, follow_mesh, follow_tasks
 from services.gateway.web.graphql import graphql_routes
 from services.gateway.web.openapi import openapi_routes
@@ -37,7 +37,8 @@ async def run(stop: Stop) -> None:
         audit = await stack.enter_async_context(open_audit(settings.audit_dir, lambda: _audit_policy(knowledge)))
         notes = Notes(audit, lambda: _audit_policy(knowledge))
         guard = Guard(lambda: knowledge.view, UserTokenSigner(settings.secrets_dir), notes.note)
-        counter = Counter(open_storage(settings.cache_url))
+        storage = await stack.enter_async_context(open_storage(settings.cache_url))
+        counter = Counter(storage.counts, Circuit("limits"))
         limits = RateLimits(lambda: knowledge.view.edge.limits if knowledge.view is not None else {}, counter)
         await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
 
@@ -78,7 +79,7 @@ def _open_contracts(settings: GatewaySettings, catalog: CatalogServicer) -> Abst
 
 
 def _audit_policy(knowledge: Knowledge) -> AuditPolicy:
-    return knowledge.view.rules.policy.audit if knowledge.view is not None else AuditPolicy()
+    return knowledge.view.access.audit if knowledge.view is not None else AuditPolicy()
 
 
 async def _serve(server: Server, knowledge: Knowledge) -> None:

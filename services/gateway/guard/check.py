@@ -12,7 +12,7 @@ import grpc
 
 from mesh.access import GATEWAY, Decision, Principal, Target, decide
 from mesh.access.target_of import read_call
-from mesh.errors import MeshError, PermissionDenied, Unauthenticated, Unavailable
+from mesh.errors import InvalidInput, MeshError, PermissionDenied, Unauthenticated, Unavailable
 from mesh.rpc.status import code_of, error_to_status
 from services.gateway.guard.credentials import is_basic_for_tokens, read_principal, to_plain
 from services.gateway.guard.limits import limits_of
@@ -28,6 +28,7 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
 }
 # The client's own, which no service is to see.
 _TAKEN_OFF = ("authorization", "x-api-key", "cookie", "proxy-authorization")
@@ -79,10 +80,12 @@ class Guard:
         service = _service(attributes)
         bare = http.path.partition("?")[0]
         is_grpc = door != "http"
-        target, inspected = read_call(service, bare, http.raw_body, is_grpc=is_grpc)
+        target = Target(service, bare)
         principal: Principal | None = None
         error: MeshError
         try:
+            is_partial = headers.get("x-envoy-auth-partial-body") == "true"
+            target, inspected = read_call(service, bare, http.raw_body, is_grpc=is_grpc, is_partial=is_partial)
             view = self._view()
             if view is None:
                 raise Unavailable("The gateway does not know yet who may call what.", reason="GATEWAY_STARTING")
@@ -113,7 +116,7 @@ class Guard:
             if decision.is_allowed:
                 return self._allow(view, principal, target, headers, _client(attributes, headers))
             error = _refusal(decision)
-        except (Unauthenticated, PermissionDenied, Unavailable) as err:
+        except (InvalidInput, Unauthenticated, PermissionDenied, Unavailable) as err:
             error = err
             if principal is None and err.reason != "FIREWALL":
                 noted = Noted(

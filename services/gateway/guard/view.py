@@ -19,6 +19,7 @@ class AccessView:
     """One moment of it."""
 
     version: str = ""
+    access: AccessPolicy = field(default_factory=AccessPolicy)
     rules: AccessRules = field(default_factory=lambda: AccessRules(AccessPolicy()))
     edge: Edge = field(default_factory=Edge)
     firewall: Firewall = field(default_factory=lambda: Firewall(Edge().firewall))
@@ -30,10 +31,12 @@ class AccessView:
     def of(cls, told: pb.WatchAccessResponse) -> Self:
         """Read what the control plane has told. Raises ValueError when the document is none."""
         document = json.loads(told.document)
+        access = AccessPolicy.model_validate_json(json.dumps(document["access"]))
         edge = Edge.model_validate_json(json.dumps(document["edge"]))
         return cls(
             version=told.version,
-            rules=AccessRules(AccessPolicy.model_validate_json(json.dumps(document["access"]))),
+            access=access,
+            rules=AccessRules(access),
             edge=edge,
             firewall=Firewall(edge.firewall),
             keys={key.id: key for key in told.keys},

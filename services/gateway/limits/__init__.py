@@ -1,9 +1,9 @@
-"""Limits that all gateways share, and the answers that they keep, on one Valkey or Redis.
+"""Limits that all gateways share.
 
-edge Envoy ──ShouldRateLimit──> RateLimits ──> Counter ──> Valkey, Redis, or this process
+edge Envoy ──ShouldRateLimit──> RateLimits ──> Counter ──> Circuit ──> Valkey, Redis, or this process
 """
 
-from services.gateway.limits.counter import Counter
+from services.gateway.limits.counter import Counter, Taken
 from services.gateway.limits.service import RateLimits
 
-__all__ = ["Counter", "RateLimits"]
+__all__ = ["Counter", "RateLimits", "Taken"]

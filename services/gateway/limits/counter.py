@@ -1,90 +1,108 @@
-"""Counts in windows of time, by the library `limits`.
+"""Counts in a window of time that slides, at the price of one question per request.
 
-Windows begin at whole multiples of their length, so that one round trip tells all: how many there were, and, by the
-clock, when the next window begins. Around such a moment up to twice as many as allowed may pass.
+Of the window that is over as much counts as the sliding one still covers, as if its requests had come evenly:
+
+        before             current
+    |..............|...........|-----|
+              |<─── window ───>|                 before * (1 - elapsed / window) + current <= limit
+
+Exact would be a log of all requests (the "moving window"): memory and work grow with the limit. Windows without any of
+the one before (the "fixed window") let twice the limit pass around their end. Source of the algorithm:
+https://blog.cloudflare.com/counting-things-a-lot-of-different-things/
 """
 
-import asyncio
+import contextlib
+import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from limits.aio.storage import Storage
-from limits.errors import StorageError
-from limits.storage import storage_from_string
+from mesh.errors import Unavailable
+from services.gateway.storage import Circuit, Counts
 
-from mesh.errors import InvalidInput, Unavailable
-from mesh.telemetry import get_logger
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
-_DEADLINE = 0.1
-_PAUSE = 1.0
-"""Seconds for which a storage that did not answer is not asked."""
-
-_SCHEMES = {
-    "memory": "async+memory",
-    "redis": "async+redis",
-    "rediss": "async+rediss",
-    "valkey": "async+valkey",
-    "valkeys": "async+valkeys",
-    "unix": "async+valkey+unix",
-}
-
-_log = get_logger(__name__)
+_MOST_KNOWN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """How many there were in a window, this one included, and the seconds until the next window."""
+class Taken:
+    """Whether one more request may pass, how many more after it, and the seconds until there is more room."""
 
-    number: int
+    is_allowed: bool
+    left: int
     resets_in: int
 
 
-def open_storage(url: str) -> Storage:
-    """The storage at a URL. Raises InvalidInput for one that is none; connects at the first use."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in _SCHEMES:
-        raise InvalidInput(
-            f"{scheme!r} is no storage that is known.",
-            field="MESH_CACHE_URL",
-            fix=f"Use one of {', '.join(sorted(_SCHEMES))}, such as valkey://HOST:6379.",
-        )
-    # Valkey's client speaks to Redis, too.
-    options = {} if scheme == "memory" else {"implementation": "valkey"}
-    storage = storage_from_string(f"{_SCHEMES[scheme]}://{rest}", wrap_exceptions=True, **options)
-    assert isinstance(storage, Storage)
-    return storage
-
-
 class Counter:
-    """Counts in one storage; one that does not answer in 0.1 s is left alone for a second."""
+    """Counts under keys. What is refused does not count, so that who goes on trying is let in when there is room again.
 
-    def __init__(self, storage: Storage, *, clock: Callable[[], float] = time.time) -> None:
-        self._storage = storage
+    A count that is known to be full is not asked for before there can be room.
+    """
+
+    def __init__(self, counts: Counts, circuit: Circuit, *, clock: Callable[[], float] = time.time) -> None:
+        self._counts = counts
+        self._circuit = circuit
         self._clock = clock
-        self._away_until = 0.0
-        self._said = False
+        self._full: _Recent[tuple[str, int, int], float] = _Recent()
+        self._before: _Recent[tuple[str, int], tuple[int, int]] = _Recent()
 
-    async def count(self, key: str, window: int) -> Count:
-        """Count one more under `key` in the window of so many seconds. Raises Unavailable when nobody counts."""
+    async def take(self, key: str, limit: int, window: int) -> Taken:
+        """Count one more request under `key`, of which `limit` may pass in `window` seconds.
+
+        Raises Unavailable when nobody counts.
+        """
         now = self._clock()
-        if now < self._away_until:
-            raise _away()
-        begin = int(now) // window * window
-        try:
-            async with asyncio.timeout(_DEADLINE):
-                number = await self._storage.incr(f"agentmesh/limit/{key}/{begin}", window + 1)
-        except (StorageError, TimeoutError, OSError) as err:
-            self._away_until = now + _PAUSE
-            if not self._said:
-                _log.error("limits_not_counted", error=f"{type(err).__name__}: {err}")
-                self._said = True
-            raise _away() from err
-        if self._said:
-            _log.warning("limits_counted_again")
-            self._said = False
-        return Count(number, max(1, begin + window - int(now)))
+        full_until = self._full.get((key, limit, window), 0.0)
+        if now < full_until:
+            return Taken(False, 0, math.ceil(full_until - now))
+        index, elapsed = divmod(now, window)
+        name = f"limit/{key}/{window}/{int(index)}"
+        before, current = await self._circuit.ask(lambda: self._count(key, name, window, int(index)))
+        weighted = before * (1 - elapsed / window) + current
+        if weighted <= limit:
+            return Taken(True, math.floor(limit - weighted), max(1, math.ceil(window - elapsed)))
+        wait = wait_for_room(limit, window, elapsed, before, min(current - 1, limit))
+        self._full.put((key, limit, window), now + wait)
+        # When that fails it is one too many until the window has passed.
+        with contextlib.suppress(Unavailable):
+            await self._circuit.ask(lambda: self._counts.add(name, 2 * window, -1))
+        return Taken(False, 0, max(1, math.ceil(wait)))
+
+    async def _count(self, key: str, name: str, window: int, index: int) -> tuple[int, int]:
+        current = await self._counts.add(name, 2 * window)
+        known = self._before.get((key, window), (0, 0))
+        # What is over does not change any more.
+        if known[0] != index:
+            before = await self._counts.get(f"limit/{key}/{window}/{index - 1}")
+            known = index, max(0, before)
+            self._before.put((key, window), known)
+        return known[1], current
 
 
-def _away() -> Unavailable:
-    return Unavailable("The limits cannot be counted.", reason="LIMITS_AWAY", fix="Look after Valkey (MESH_CACHE_URL).")
+def wait_for_room(limit: int, window: float, elapsed: float, before: int, current: int) -> float:
+    """The seconds until one more fits, when nobody else comes; for a count that is full."""
+    room = limit - current - 1
+    if room >= 0 and before > 0:
+        return max(0.0, window * (1 - room / before) - elapsed)
+    # In the next window, in which what is current now is what was before.
+    return window - elapsed + max(0.0, window * (1 - (limit - 1) / max(1, current)))
+
+
+class _Recent(Generic[Key, Value]):
+    """Values by key; when there are too many, the one that was put first goes."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key, default: Value) -> Value:
+        return self._values.get(key, default)
+
+    def put(self, key: Key, value: Value) -> None:
+        self._values.pop(key, None)
+        self._values[key] = value
+        if len(self._values) > _MOST_KNOWN:
+            self._values.popitem(last=False)

@@ -4,7 +4,10 @@ Contract: https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/ratelimit/v
 Headers: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -12,11 +15,22 @@ import grpc
 from mesh.config.document.edge import Limit
 from mesh.errors import Unavailable
 from services.gateway.guard.messages import RATE_LIMIT, message
-from services.gateway.limits.counter import Counter
+from services.gateway.limits.counter import Counter, Taken
 
 METHOD = f"/{RATE_LIMIT}.RateLimitService/ShouldRateLimit"
 
 _OK, _OVER = 1, 2
+_PAUSE = 1
+"""Seconds after which to try again when nobody counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of one limit; `taken` is None when nobody counts."""
+
+    name: str
+    limit: Limit
+    taken: Taken | None
 
 
 class RateLimits:
@@ -45,35 +59,52 @@ class RateLimits:
         ]
         return await self.answer(asked)
 
-    async def answer(self, asked: list[tuple[str, list[str]]]) -> Any:
-        """The RateLimitResponse for limits by name, each with the values of what it is per."""
+    async def answer(self, asked: Sequence[tuple[str, Sequence[str]]]) -> Any:
+        """The RateLimitResponse for limits by name, each with the values of what it is per.
+
+        Limits that are not in force, or any more, do not count.
+        """
         limits = self._limits()
+        known = [(name, limits[name], values) for name, values in asked if name in limits]
+        if len(known) == 1:
+            return self._response_to([await self._take(*known[0])])
+        return self._response_to(await asyncio.gather(*(self._take(*each) for each in known)))
+
+    async def _take(self, name: str, limit: Limit, values: Sequence[str]) -> _Outcome:
+        window = int(limit.window.total_seconds())
+        try:
+            return _Outcome(name, limit, await self._counter.take(_key(name, values), limit.requests, window))
+        except Unavailable:
+            return _Outcome(name, limit, None)
+
+    def _response_to(self, outcomes: Sequence[_Outcome]) -> Any:
         response = self._response(overall_code=_OK)
         policies: list[str] = []
         states: list[str] = []
         waits: list[int] = []
-        for name, values in asked:
-            limit = limits.get(name)
-            if limit is None:
-                continue
-            window = int(limit.window.total_seconds())
-            try:
-                count = await self._counter.count("/".join((name, *values)), window)
-            except Unavailable:
+        reason = ""
+        for outcome in outcomes:
+            limit, taken = outcome.limit, outcome.taken
+            if taken is None:
                 if limit.on_failure == "closed":
-                    waits.append(1)
+                    waits.append(_PAUSE)
+                    reason = reason or "LIMITS_AWAY"
                 continue
-            policies.append(f'"{name}";q={limit.requests};w={window}')
-            states.append(f'"{name}";r={max(0, limit.requests - count.number)};t={count.resets_in}')
-            if count.number > limit.requests:
-                waits.append(count.resets_in)
+            policies.append(f'"{outcome.name}";q={limit.requests};w={int(limit.window.total_seconds())}')
+            states.append(f'"{outcome.name}";r={taken.left};t={taken.resets_in}')
+            if not taken.is_allowed:
+                waits.append(taken.resets_in)
+                reason = "OVER_LIMIT"
         if policies:
             _add(response, "ratelimit-policy", ", ".join(policies))
             _add(response, "ratelimit", ", ".join(states))
         if waits:
+            wait = max(waits)
             response.overall_code = _OVER
-            response.raw_body = f"A limit is used up. Try again in {max(waits)} s.".encode()
-            _add(response, "retry-after", str(max(waits)))
+            what = "A limit is used up." if reason == "OVER_LIMIT" else "A limit cannot be counted at the moment."
+            response.raw_body = f"{what} Try again in {wait} s.".encode()
+            _add(response, "retry-after", str(wait))
+            _add(response, "x-mesh-reason", reason)
         return response
 
 
@@ -83,6 +114,16 @@ class _Handler(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return self._handler if handler_call_details.method == METHOD else None
+
+
+def _key(name: str, values: Sequence[str]) -> str:
+    """Short, the same for the same values only, whatever is in them, and without telling who calls."""
+    digest = hashlib.blake2b(digest_size=16)
+    for value in values:
+        data = value.encode()
+        digest.update(len(data).to_bytes(4))
+        digest.update(data)
+    return f"{name}/{digest.hexdigest()}"
 
 
 def _add(response: Any, name: str, value: str) -> None:

@@ -7,6 +7,7 @@ from agentmesh.agent.v1 import agent_pb2, agent_service_pb2
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as mcp
 from mesh.access import Target
 from mesh.access.target_of import plain_path, read_call
+from mesh.errors import InvalidInput
 
 MCP, AGENT = "agentmesh.mcp.v1.McpBridgeService", "agentmesh.agent.v1.AgentService"
 CALL = f"/{MCP}/CallTool"
@@ -48,9 +49,6 @@ def test_the_skill_is_that_of_the_message():
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"\x00\x00",
-        DELETE[:-1],
         DELETE + b"x",
         DELETE + DELETE,
         b"\x01" + DELETE[1:],
@@ -62,6 +60,13 @@ def test_the_skill_is_that_of_the_message():
 )
 def test_a_message_that_cannot_be_read_asks_for_every_tool(body):
     assert target(CALL, body).tool == "*"
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00\x00", DELETE[:-1]])
+def test_a_body_that_ends_before_its_message_is_refused_unless_more_of_it_is_to_come(body):
+    with pytest.raises(InvalidInput):
+        target(CALL, body)
+    assert target(CALL, body, is_partial=True).tool == "*"
 
 
 def test_the_last_name_counts_as_it_does_for_the_service():
@@ -134,5 +139,5 @@ def test_plain_paths_have_no_steps_back_and_no_empty_ones(path):
 @given(st.binary(max_size=60))
 def test_no_body_makes_it_fail(body):
     for path in (CALL, f"/{MCP}/InvokeTool", f"/{AGENT}/SubmitTask"):
-        found = target(path, body)
+        found = target(path, body, is_partial=True)
         assert found.tool or found.skill

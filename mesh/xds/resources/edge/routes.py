@@ -36,6 +36,7 @@ _IS_GRPC = {
     "name": "content-type",
     "string_match": {"safe_regex": {"regex": r"application/(grpc|proto|connect\+proto).*"}},
 }
+_IS_READ = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
 _REQUEST_TIME = "60s"
 
 _ENDLESS = ("/graphql", "/events", "/ws")
@@ -106,7 +107,7 @@ def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
         yield {"match": match, "route": _to_web(_REQUEST_TIME), **is_traced, **_facts(GATEWAY)}
     yield {"match": {"prefix": "/", "headers": [_IS_GRPC]}, **to_application(sampling_percent), **_facts(GATEWAY)}
     yield {
-        "match": {"path": "/"},
+        "match": {"path": "/", "headers": [_IS_READ]},
         "direct_response": {"status": 200, "body": {"inline_string": _GREETING}},
         **_facts(GATEWAY),
     }

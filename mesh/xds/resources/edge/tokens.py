@@ -91,6 +91,8 @@ def _provider(key: str, issuer: str, audiences: tuple[str, ...], keys: dict[str,
         "issuer": issuer,
         "audiences": list(audiences),
         **keys,
+        # Unless it is said, Envoy looks for tokens in the query, too, and queries stand in logs.
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
         "require_expiration": True,
         "clock_skew_seconds": _CLOCK_SKEW,
         # The guard takes it off, whether it holds or not.
@@ -103,7 +105,6 @@ def _provider(key: str, issuer: str, audiences: tuple[str, ...], keys: dict[str,
 
 def _with_query(provider: dict[str, Any]) -> dict[str, Any]:
     return provider | {
-        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
         "from_params": [_QUERY_PARAMETER],
         # So that it is taken out of the path, too.
         "forward": False,

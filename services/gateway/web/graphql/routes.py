@@ -11,8 +11,11 @@ from starlette.websockets import WebSocket
 from mesh.errors import MeshError
 from mesh.telemetry import get_logger
 from services.gateway.knowledge import Knowledge
+from services.gateway.web.bodies import read_body, read_json
 from services.gateway.web.caller import caller_of
 from services.gateway.web.events.hub import EventHub
+
+_LONGEST = 256 << 10
 
 _log = get_logger(__name__)
 
@@ -36,6 +39,16 @@ class _Door:
         self._making = asyncio.Lock()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            request = Request(scope, receive)
+            body = await read_body(request, _LONGEST)
+            if request.headers.get("content-type", "").startswith("application/json"):
+                # strawberry takes it that there is an object.
+                read_json(body)
+
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.request", "body": body, "more_body": False}
+
         if self._app is None:
             async with self._making:
                 self._app = self._app or await asyncio.to_thread(self._make)

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -15,6 +14,7 @@ from agentmesh.gateway.v1 import gateway_service_pb2 as pb
 from mesh.errors import InvalidInput, MeshError, ResourceExhausted, Unauthenticated
 from mesh.rpc import error_from_rpc
 from services.gateway.knowledge import Knowledge
+from services.gateway.web.bodies import read_body, read_json
 from services.gateway.web.caller import caller_of
 
 _TIMEOUT = 10.0
@@ -68,7 +68,7 @@ class _Doors:
         return JSONResponse({}, headers=_NO_STORE)
 
     async def login(self, request: Request) -> Response:
-        facts = _json(await _body(request))
+        facts = read_json(await read_body(request, _LONGEST))
         user, password = facts.get("user"), facts.get("password")
         if not isinstance(user, str) or not isinstance(password, str):
             raise InvalidInput(
@@ -159,31 +159,12 @@ async def _form(request: Request) -> dict[str, str]:
     if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         raise _OAuthError("invalid_request", "The body must be application/x-www-form-urlencoded.")
     try:
-        pairs = parse_qsl((await _body(request)).decode(), keep_blank_values=True, max_num_fields=20)
+        pairs = parse_qsl((await read_body(request, _LONGEST)).decode(), keep_blank_values=True, max_num_fields=20)
     except (ValueError, MeshError) as err:
         raise _OAuthError("invalid_request", f"The body cannot be read: {err}.") from err
     if len({name for name, _ in pairs}) != len(pairs):
         raise _OAuthError("invalid_request", "A parameter is there twice.")
     return dict(pairs)
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _LONGEST:
-            raise InvalidInput("The body is too long.", field="body", fix=f"Send at most {_LONGEST} bytes.")
-    return bytes(body)
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        facts = json.loads(body)
-    except (ValueError, RecursionError) as err:
-        raise InvalidInput("The body is no JSON.", field="body", fix="Send a JSON object.") from err
-    if not isinstance(facts, dict):
-        raise InvalidInput("The body is no JSON object.", field="body", fix="Send a JSON object.")
-    return facts
 
 
 def _tokens(issued: pb.IssueTokenResponse) -> dict[str, Any]:
