@@ -2,19 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mesh.config import MeshSettings
 from mesh.errors import Unavailable
 from services.gateway.limits import Counter
 from services.gateway.storage import Circuit, Storage, open_storage
+from services.meshctl.valkey import open_valkey
 
 
 @pytest.fixture(params=["memory", "valkey"])
-async def storage(request: pytest.FixtureRequest, valkey: Any) -> AsyncIterator[Storage]:
-    async with open_storage("memory://" if request.param == "memory" else valkey.url) as opened:
-        yield opened
+async def storage(request: pytest.FixtureRequest, short_dir: Path) -> AsyncIterator[Storage]:
+    async with AsyncExitStack() as stack:
+        url = "memory://"
+        if request.param == "valkey":
+            settings = MeshSettings.from_environment({"MESH_STATE_DIR": str(short_dir)})
+            url = await stack.enter_async_context(open_valkey(settings))
+        yield await stack.enter_async_context(open_storage(url))
 
 
 async def test_numbers_add_up(storage: Storage) -> None:
