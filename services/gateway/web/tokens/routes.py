@@ -1,9 +1,7 @@
 """The routes. The control plane decides; here is only its HTTP form."""
 
-import base64
-import binascii
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+import json
+from typing import Any, TypeGuard
 
 import grpc
 from starlette.requests import Request
@@ -11,15 +9,25 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from agentmesh.gateway.v1 import gateway_service_pb2 as pb
-from mesh.errors import InvalidInput, MeshError, ResourceExhausted, Unauthenticated
+from mesh.errors import InvalidInput, ResourceExhausted, Unauthenticated
 from mesh.rpc import error_from_rpc
 from services.gateway.knowledge import Knowledge
-from services.gateway.web.bodies import read_body, read_json
 from services.gateway.web.caller import caller_of
+from services.gateway.web.tokens.device import GRANT, DeviceDoors, origin_of
+from services.gateway.web.tokens.oauth import (
+    NO_STORE,
+    OAuthError,
+    read_body,
+    read_client,
+    read_form,
+    tokens_to_json,
+    too_many,
+)
 
 _TIMEOUT = 10.0
-_LONGEST = 16 << 10
-_NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
+_GRANTS = ("client_credentials", "refresh_token", GRANT)
+_LONGEST_USER = 256
+_LONGEST_PASSWORD = 4096
 
 
 def token_routes(knowledge: Knowledge, stub: Any) -> list[BaseRoute]:
@@ -28,6 +36,7 @@ def token_routes(knowledge: Knowledge, stub: Any) -> list[BaseRoute]:
     return [
         Route("/oauth2/token", doors.token, methods=["POST"]),
         Route("/oauth2/revoke", doors.revoke, methods=["POST"]),
+        *doors.device.routes(),
         Route("/v1/auth/login", doors.login, methods=["POST"]),
         Route("/v1/auth/whoami", doors.whoami),
         Route("/.well-known/jwks.json", doors.jwks),
@@ -39,84 +48,99 @@ class _Doors:
     def __init__(self, knowledge: Knowledge, stub: Any) -> None:
         self._knowledge = knowledge
         self._stub = stub
+        self.device = DeviceDoors(self._log_in, self._revoke)
 
     async def token(self, request: Request) -> Response:
         try:
-            form = await _form(request)
-            asked = self._grant(request, form)
-        except _OAuthError as err:
+            issued = await self._issue(request, await read_form(request))
+        except OAuthError as err:
             return err.response()
-        asked.client_address = caller_of(request).client
-        try:
-            issued = await self._call(self._stub.IssueToken, asked)
-        except Unauthenticated as err:
-            is_client = form.get("grant_type") == "client_credentials"
-            code, status = ("invalid_client", 401) if is_client else ("invalid_grant", 400)
-            return _OAuthError(code, err.summary, status=status).response()
         except ResourceExhausted as err:
-            return _OAuthError("slow_down", f"{err.summary} {err.fix}", status=429).response()
-        return JSONResponse(_tokens(issued), headers=_NO_STORE)
+            return too_many(err).response()
+        return JSONResponse(tokens_to_json(issued), headers=NO_STORE)
 
     async def revoke(self, request: Request) -> Response:
         try:
-            form = await _form(request)
-        except _OAuthError as err:
+            token = (await read_form(request)).get("token")
+            if not token:
+                raise OAuthError("invalid_request", "There is no token.")
+        except OAuthError as err:
             return err.response()
-        if not form.get("token"):
-            return _OAuthError("invalid_request", "There is no token.").response()
-        await self._call(self._stub.RevokeToken, pb.RevokeTokenRequest(refresh_token=form["token"]))
-        return JSONResponse({}, headers=_NO_STORE)
+        await self._revoke(token)
+        return JSONResponse({}, headers=NO_STORE)
 
     async def login(self, request: Request) -> Response:
-        facts = read_json(await read_body(request, _LONGEST))
+        facts = _json(await read_body(request))
         user, password = facts.get("user"), facts.get("password")
-        if not isinstance(user, str) or not isinstance(password, str):
+        if not _is_text(user) or not _is_text(password):
             raise InvalidInput(
                 "User and password are needed.", field="user", fix='Send {"user": "...", "password": "..."}.'
             )
-        grant = pb.PasswordGrant(user=user[:256], password=password[:4096])
-        asked = pb.IssueTokenRequest(password=grant, client_address=caller_of(request).client)
-        issued = await self._call(self._stub.IssueToken, asked)
-        return JSONResponse(_tokens(issued), headers=_NO_STORE)
+        issued = await self._log_in(user, password, caller_of(request).client)
+        return JSONResponse(tokens_to_json(issued), headers=NO_STORE)
 
     async def whoami(self, request: Request) -> Response:
         principal = caller_of(request).principal
         view = self._knowledge.view
         roles = list(view.rules.roles_of(principal)) if view is not None else []
         facts = {"principal": str(principal), "kind": principal.kind, "name": principal.name, "roles": roles}
-        return JSONResponse(facts, headers=_NO_STORE)
+        return JSONResponse(facts, headers=NO_STORE)
 
     async def jwks(self, request: Request) -> Response:
         return Response(self._knowledge.access.jwks, media_type="application/jwk-set+json")
 
     async def metadata(self, request: Request) -> Response:
-        base = f"{request.headers.get('x-forwarded-proto', 'https')}://{request.headers.get('host', 'localhost')}"
+        base = origin_of(request)
         return JSONResponse(
             {
                 "issuer": self._knowledge.access.issuer,
                 "token_endpoint": f"{base}/oauth2/token",
                 "revocation_endpoint": f"{base}/oauth2/revoke",
+                "device_authorization_endpoint": f"{base}/oauth2/device_authorization",
                 "jwks_uri": f"{base}/.well-known/jwks.json",
-                "grant_types_supported": ["client_credentials", "refresh_token"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+                "grant_types_supported": list(_GRANTS),
+                # Keys show themselves; what waits as a device has nothing to show.
+                "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+                "revocation_endpoint_auth_methods_supported": ["none"],
                 "response_types_supported": [],
             }
         )
 
-    def _grant(self, request: Request, form: dict[str, str]) -> pb.IssueTokenRequest:
+    async def _issue(self, request: Request, form: dict[str, str]) -> pb.IssueTokenResponse:
+        """Tokens for what the form shows. Raises OAuthError, or ResourceExhausted after many failures."""
+        address = caller_of(request).client
         match form.get("grant_type"):
             case "client_credentials":
-                client, secret = _client(request, form)
-                return pb.IssueTokenRequest(client=pb.ClientGrant(client_id=client, client_secret=secret))
+                client, secret = read_client(request, form)
+                grant = pb.ClientGrant(client_id=client, client_secret=secret)
+                asked, code, status = pb.IssueTokenRequest(client=grant), "invalid_client", 401
             case "refresh_token":
                 if not form.get("refresh_token"):
-                    raise _OAuthError("invalid_request", "There is no refresh_token.")
-                return pb.IssueTokenRequest(refresh_token=form["refresh_token"])
+                    raise OAuthError("invalid_request", "There is no refresh_token.")
+                asked = pb.IssueTokenRequest(refresh_token=form["refresh_token"])
+                code, status = "invalid_grant", 400
+            case other if other == GRANT:
+                return self.device.poll(form)
             case None | "":
-                raise _OAuthError("invalid_request", "There is no grant_type.")
+                raise OAuthError("invalid_request", "There is no grant_type.")
             case other:
-                text = f"{other[:80]!r} is not served; client_credentials and refresh_token are."
-                raise _OAuthError("unsupported_grant_type", text)
+                text = f"{other[:80]} is not served; {', '.join(_GRANTS)} are."
+                raise OAuthError("unsupported_grant_type", text)
+        asked.client_address = address
+        try:
+            issued: pb.IssueTokenResponse = await self._call(self._stub.IssueToken, asked)
+        except Unauthenticated as err:
+            raise OAuthError(code, err.summary, status=status) from err
+        return issued
+
+    async def _log_in(self, user: str, password: str, address: str) -> pb.IssueTokenResponse:
+        grant = pb.PasswordGrant(user=user[:_LONGEST_USER], password=password[:_LONGEST_PASSWORD])
+        asked = pb.IssueTokenRequest(password=grant, client_address=address)
+        issued: pb.IssueTokenResponse = await self._call(self._stub.IssueToken, asked)
+        return issued
+
+    async def _revoke(self, token: str) -> None:
+        await self._call(self._stub.RevokeToken, pb.RevokeTokenRequest(refresh_token=token))
 
     async def _call(self, method: Any, asked: Any) -> Any:
         try:
@@ -125,52 +149,19 @@ class _Doors:
             raise error_from_rpc(err) from err
 
 
-class _OAuthError(Exception):
-    """An error in the form of RFC 6749, section 5.2."""
-
-    def __init__(self, code: str, description: str, *, status: int = 400) -> None:
-        super().__init__(description)
-        self._code = code
-        self._description = description
-        self._status = status
-
-    def response(self) -> Response:
-        headers = dict(_NO_STORE)
-        if self._status == 401:
-            headers["www-authenticate"] = 'Basic realm="agentmesh"'
-        content = {"error": self._code, "error_description": self._description.replace('"', "'")}
-        return JSONResponse(content, self._status, headers=headers)
-
-
-def _client(request: Request, form: dict[str, str]) -> tuple[str, str]:
-    scheme, _, text = request.headers.get("x-client-authorization", "").partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            name, _, secret = base64.b64decode(text, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError) as err:
-            raise _OAuthError("invalid_client", "The header authorization cannot be read.", status=401) from err
-        return unquote(name), unquote(secret)
-    if not form.get("client_id") or not form.get("client_secret"):
-        raise _OAuthError("invalid_client", "There are no client_id and client_secret.", status=401)
-    return form["client_id"], form["client_secret"]
-
-
-async def _form(request: Request) -> dict[str, str]:
-    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        raise _OAuthError("invalid_request", "The body must be application/x-www-form-urlencoded.")
+def _json(body: bytes) -> dict[str, Any]:
     try:
-        pairs = parse_qsl((await read_body(request, _LONGEST)).decode(), keep_blank_values=True, max_num_fields=20)
-    except (ValueError, MeshError) as err:
-        raise _OAuthError("invalid_request", f"The body cannot be read: {err}.") from err
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise _OAuthError("invalid_request", "A parameter is there twice.")
-    return dict(pairs)
+        facts = json.loads(body)
+    except (ValueError, RecursionError) as err:
+        raise InvalidInput("The body is no JSON.", field="body", fix="Send a JSON object.") from err
+    if not isinstance(facts, dict):
+        raise InvalidInput("The body is no JSON object.", field="body", fix="Send a JSON object.")
+    return facts
 
 
-def _tokens(issued: pb.IssueTokenResponse) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "access_token": issued.access_token,
-        "token_type": "Bearer",
-        "expires_in": issued.expires_in,
-    }
-    return facts | ({"refresh_token": issued.refresh_token} if issued.refresh_token else {})
+def _is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a text that has a form in UTF-8: JSON may hold halves of characters."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
