@@ -8,14 +8,16 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, PermissionDenied
 from mesh.telemetry import get_logger
 from services.gateway.knowledge import Knowledge
 from services.gateway.web.bodies import read_body, read_json
 from services.gateway.web.caller import caller_of
-from services.gateway.web.events.hub import EventHub
+from services.gateway.web.events import EventHub
+from services.gateway.web.origins import check_origin
 
 _LONGEST = 256 << 10
+_POLICY = 1008
 
 _log = get_logger(__name__)
 
@@ -49,6 +51,13 @@ class _Door:
             async def receive() -> dict[str, Any]:
                 return {"type": "http.request", "body": body, "more_body": False}
 
+        if scope["type"] == "websocket":
+            socket, view = WebSocket(scope, receive, send), self._knowledge.view
+            try:
+                check_origin(socket, view.edge.cors.origins if view is not None else ())
+            except PermissionDenied as err:
+                await socket.close(_POLICY, err.reason)
+                return
         if self._app is None:
             async with self._making:
                 self._app = self._app or await asyncio.to_thread(self._make)

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
 
 import strawberry
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,13 +12,11 @@ from agentmesh.agent.v1 import agent_pb2
 from agentmesh.config.v1 import config_pb2
 from agentmesh.control.v1 import control_pb2
 from agentmesh.mcp.v1 import mcp_pb2
-from mesh.access import may_see
-from mesh.errors import NotFound
-from services.gateway.web.events.hub import TYPES, EventHub, Wanted
+from mesh.errors import NotFound, Unavailable
+from services.gateway.web.events import Event, EventHub, Sight
+from services.gateway.web.events.filters import parse_wanted
 from services.gateway.web.graphql.pages import Page, take
 from services.gateway.web.graphql.reader import Reader, json_of
-
-_HEARTBEAT = 3600.0
 
 
 @strawberry.type(description="One running copy of a service.")
@@ -151,19 +148,16 @@ class Subscription:
         self, info: Info, types: list[str] | None = None, services: list[str] | None = None
     ) -> AsyncIterator[MeshEvent]:
         reader, hub = _reader(info), _hub(info)
-        wanted = Wanted(frozenset(types or TYPES), frozenset(services or ()))
-
-        def is_allowed(event: Any) -> bool:
-            view = reader.knowledge.view
-            return view is not None and (
-                not event.subject or may_see(view.rules, reader.caller.principal, event.subject)
-            )
-
-        with hub.subscribe(wanted, is_allowed) as (subscription, _):
-            while (event := await subscription.next(_HEARTBEAT)) is not None:
-                yield MeshEvent(
-                    id=event.id, type=event.type, time=event.time, subject=event.subject, data=JSON(dict(event.data))
-                )
+        sight = Sight(reader.knowledge, reader.caller, "/graphql")
+        with hub.subscribe(parse_wanted(types or [], services or []), sight) as subscription:
+            while (item := await subscription.next()) is not None:
+                if isinstance(item, Event):
+                    yield MeshEvent(
+                        id=item.id, type=item.type, time=item.time, subject=item.subject, data=JSON(dict(item.data))
+                    )
+        ending = subscription.ending
+        if ending is not None:
+            raise Unavailable(ending.detail, reason=ending.reason)
 
 
 def _reader(info: Info) -> Reader:
