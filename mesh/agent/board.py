@@ -20,6 +20,7 @@ from mesh.agent.context import TaskContext
 from mesh.agent.part import Part
 from mesh.agent.supervised import supervise_handler
 from mesh.agent.task import Task, TaskOrigin, TaskState
+from mesh.agent.task_feed import TaskFeed
 from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, NotFound, ResourceExhausted, Unavailable
 from mesh.rpc.context import current_call, current_user
 from mesh.telemetry import get_logger
@@ -52,10 +53,12 @@ class TaskBoard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.is_draining = False
+        self.instance = instance
+        self.feed = TaskFeed()
+        """Tells of the changes of all tasks."""
         self._agent = agent
         self._limits = agent.limits
         self._mesh = mesh
-        self._instance = instance
         self._now = now
         self._clock = clock
         self._places = asyncio.Semaphore(agent.limits.max_concurrent_tasks)
@@ -108,7 +111,7 @@ class TaskBoard:
         if task is not None:
             return task
         instance, dot, _ = task_id.rpartition(".")
-        if dot and instance != self._instance:
+        if dot and instance != self.instance:
             raise NotFound(
                 f"The task {task_id[:_LONGEST_ID]!r} is not of this instance of {self._agent.name}.",
                 reason="TASK_OF_OTHER_INSTANCE",
@@ -155,9 +158,15 @@ class TaskBoard:
             self._watchers -= 1
 
     async def drain_when(self, draining: asyncio.Event) -> None:
-        """Once `draining` is set: fail what waits, give what runs its time, then fail it, too."""
+        """Once `draining` is set: fail what waits, give what runs its time, then fail it, too, and end the feed."""
         await draining.wait()
         self.is_draining = True
+        try:
+            await self._drain()
+        finally:
+            self.feed.end()
+
+    async def _drain(self) -> None:
         for run in tuple(self._running.values()):
             if run.task.newest.state is TaskState.SUBMITTED:
                 run.stop(self._ending())
@@ -227,12 +236,13 @@ class TaskBoard:
             origin = replace(origin, context_id=uuid.uuid4().hex)
         identifier = secrets.token_hex(16)
         task = Task(
-            f"{self._instance}.{identifier}" if self._instance else identifier,
+            f"{self.instance}.{identifier}" if self.instance else identifier,
             self._serial,
             origin,
             now=self._now,
             report_interval=self._limits.report_interval,
             max_output_bytes=self._limits.max_output_bytes,
+            on_change=self.feed.tell,
         )
         self._tasks[task.id] = task
         if origin.message_id:
@@ -321,6 +331,7 @@ async def open_board(agent: Agent, mesh: "MeshClient", *, instance: str = "") ->
                 board.is_draining = True
                 for run in tuple(board._running.values()):
                     run.stop(board._ending())
+                board.feed.end()
     except BaseExceptionGroup as several:
         if len(several.exceptions) == 1:
             raise several.exceptions[0] from None

@@ -12,6 +12,7 @@ from mesh.agent.agent import Agent
 from mesh.agent.board import TaskBoard
 from mesh.agent.codec import (
     card_to_proto,
+    change_to_proto,
     parts_from_proto,
     seconds_from_proto,
     states_from_proto,
@@ -79,6 +80,14 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
             async for update in task.watch(request.after_sequence):
                 made = update_to_proto(update, service=self._service, correlation_id=identifier)
                 await context.write(pb.WatchTaskResponse(update=made))
+
+    async def WatchTasks(  # type: ignore[override]
+        self, request: pb.WatchTasksRequest, context: _Context
+    ) -> None:
+        with self._board.watching(), self._board.feed.follow() as follower:
+            await context.write(pb.WatchTasksResponse(ready=pb.WatchTasksReady(instance=self._board.instance)))
+            async for change in follower.changes():
+                await context.write(pb.WatchTasksResponse(task=change_to_proto(change, service=self._service)))
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         return pb.GetTaskResponse(task=task_to_proto(self._board.get(request.task_id), service=self._service))

@@ -82,6 +82,7 @@ class Task:
         now: Callable[[], datetime],
         report_interval: float = 0.05,
         max_output_bytes: int = 4 << 20,
+        on_change: "Callable[[Task], None] | None" = None,
     ) -> None:
         self.id = id
         self.serial = serial
@@ -92,6 +93,7 @@ class Task:
         self._now = now
         self._interval = report_interval
         self._max_output_bytes = max_output_bytes
+        self._on_change = on_change
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._progress = 0.0
@@ -211,3 +213,5 @@ class Task:
         self._has_news = False
         self._changed.set()
         self._changed = asyncio.Event()
+        if self._on_change is not None:
+            self._on_change(self)
