@@ -11,6 +11,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from mesh.agent.supervised import supervise_handler
 from mesh.agent.task import Task, TaskOrigin, TaskState
 from mesh.agent.task_feed import TaskFeed
 from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, NotFound, ResourceExhausted, Unavailable
-from mesh.rpc.context import current_call
+from mesh.rpc.context import current_call, current_user
 from mesh.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class TaskBoard:
         """
         self._forget_old()
         _check_ids(origin)
-        known = self._by_message.get((origin.submitter, origin.message_id)) if origin.message_id else None
+        known = self._by_message.get((origin.owner, origin.message_id)) if origin.message_id else None
         if known is not None:
             return self._tasks[known]
         skill = self._skill(origin.skill_id)
@@ -187,8 +188,9 @@ class TaskBoard:
         return [run.job for run in self._running.values() if run.job is not None]
 
     async def _work(self, run: "_Run", skill: "Skill", value: Any, timeout: float) -> None:
-        # The call that submitted the task is over; only its correlation id stays.
+        # The call that submitted the task is over; its correlation id stays, and on whose behalf it was made.
         current_call.set(None)
+        current_user.set(run.task.origin.user_token)
         task = run.task
         async with self._places:
             task.start()
@@ -226,18 +228,12 @@ class TaskBoard:
             del self._ended[task_id]
             task = self._tasks.pop(task_id)
             self._kept_bytes -= task.output_bytes
-            self._by_message.pop((task.origin.submitter, task.origin.message_id), None)
+            self._by_message.pop((task.origin.owner, task.origin.message_id), None)
 
     def _add(self, origin: TaskOrigin) -> Task:
         self._serial += 1
         if not origin.context_id:
-            origin = TaskOrigin(
-                skill_id=origin.skill_id,
-                context_id=uuid.uuid4().hex,
-                submitter=origin.submitter,
-                message_id=origin.message_id,
-                correlation_id=origin.correlation_id,
-            )
+            origin = replace(origin, context_id=uuid.uuid4().hex)
         identifier = secrets.token_hex(16)
         task = Task(
             f"{self.instance}.{identifier}" if self.instance else identifier,
@@ -250,7 +246,7 @@ class TaskBoard:
         )
         self._tasks[task.id] = task
         if origin.message_id:
-            self._by_message[origin.submitter, origin.message_id] = task.id
+            self._by_message[origin.owner, origin.message_id] = task.id
         return task
 
     def _skill(self, skill_id: str) -> "Skill":

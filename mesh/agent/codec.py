@@ -29,6 +29,9 @@ _BY_REASON: dict[str, type[MeshError]] = {
 def part_from_proto(part: pb.Part, *, field: str = "input") -> Part:
     """Raises InvalidInput for a part without content."""
     match part.WhichOneof("content"):
+        case "text" if part.media_type == JSON:
+            # Who has no other way to write JSON than as text, as in REST, need not write it in base64.
+            return Part("json", part.text.encode(), JSON, part.name)
         case "text":
             return Part("text", part.text.encode(), part.media_type or TEXT, part.name)
         case "json":

@@ -22,6 +22,7 @@ from mesh.agent.codec import (
 from mesh.agent.conversation import Conversation
 from mesh.agent.paging import PageTokens
 from mesh.agent.task import TaskOrigin
+from mesh.agent.user import verify_user
 from mesh.errors import InvalidInput, OutOfRange
 from mesh.rpc import call_context
 
@@ -56,6 +57,8 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
             submitter=caller_id(),
             message_id=request.message_id,
             correlation_id=call_context().correlation_id,
+            user=verify_user(call_context().user_token),
+            user_token=call_context().user_token,
         )
         timeout = seconds_from_proto(request.timeout) if request.HasField("timeout") else None
         task = self._board.submit(origin, parts_from_proto(request.input), timeout=timeout)

@@ -6,6 +6,7 @@ Contract: https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/auth/v3/ext
 import base64
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
@@ -71,6 +72,13 @@ class Guard:
 
     async def _check(self, request: Any, context: Any) -> Any:
         return self.answer(request)
+
+    def sign(self, principal: Principal) -> str:
+        """The token that tells services, and the gateway's own doors, on whose behalf a call is made.
+
+        It has all roles of the principal: the claims that some of them come from stay here.
+        """
+        return self._signer.sign(principal, claims_of(principal))
 
     def answer(self, request: Any) -> Any:
         """The CheckResponse to a CheckRequest."""
@@ -143,7 +151,7 @@ class Guard:
         ok = response.ok_response
         header = ok.headers.add()
         header.header.key = "x-mesh-user"
-        header.header.value = self._signer.sign((principal, principal.login), claims_of(principal))
+        header.header.value = self.sign(replace(principal, roles=view.rules.roles_of(principal)))
         header.append_action = _OVERWRITE
         if is_basic_for_tokens(headers):
             client_header = ok.headers.add()

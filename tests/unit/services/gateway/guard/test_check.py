@@ -96,3 +96,29 @@ def test_what_is_only_logged_goes_on_and_is_noted(guard, noted):
     request = question("/graphql?a=odd", service="gateway", content_type="application/json")
     assert status_of(guard.answer(request)) == 200
     assert [(it.decision, it.reason) for it in noted] == [("allowed", "FIREWALL"), ("allowed", "ALLOWED")]
+
+
+async def test_the_token_for_services_has_the_roles_that_come_from_claims(noted):
+    access = {
+        "roles": {"most": {"allow": [{}]}, "few": {"allow": [{"services": ["utilities"]}]}},
+        "bindings": {
+            "staff": {"issuer": "corp", "claims": {"groups": {"exact": "staff"}}, "roles": ["most"]},
+            "all": {"authenticated": True, "roles": ["few"]},
+        },
+    }
+    view = AccessView(rules=AccessRules(parsed(AccessPolicy, access)))
+    signed = []
+
+    class Noting:
+        def sign(self, key, claims):
+            signed.append((key, claims["roles"]))
+            return "token"
+
+    guard = Guard(lambda: view, Noting(), noted.append)
+    for groups in (["staff"], ["guests"]):
+        asked = question(body=call(), content_type="application/grpc")
+        tokens = asked.attributes.metadata_context.filter_metadata["envoy.filters.http.jwt_authn"]
+        tokens.update({"issuer.corp": {"sub": "ada", "groups": groups}})
+        guard.answer(asked)
+    assert [roles for _, roles in signed] == [["few", "most"], ["few"]]
+    assert signed[0][0] != signed[1][0], "or the one would get the token of the other"
