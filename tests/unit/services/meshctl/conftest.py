@@ -17,9 +17,11 @@ import grpc
 import jwt
 import pytest
 import uvicorn
+from argon2 import PasswordHasher
 from click.testing import CliRunner, Result
 
 from agentmesh.gateway.v1 import gateway_service_pb2 as pb
+from mesh.access import user_store
 from mesh.access.issuer import AccessStores, TokenIssuer
 from mesh.config import MeshSettings
 from mesh.config.document.access import Tokens
@@ -119,6 +121,8 @@ def mesh_here(monkeypatch) -> Iterator[MeshHere]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     for name in ("MESH_API_KEY", "MESH_TOKEN", "MESH_EDGE_URL", "MESH_EDGE_CA_FILE"):
         monkeypatch.delenv(name, raising=False)
+    # The true one takes 64 MB and all of a core.
+    monkeypatch.setattr(user_store, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         monkeypatch.setenv("MESH_GATEWAY_BIND", f"127.0.0.1:{port}")
