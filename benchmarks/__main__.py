@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 
-from benchmarks import change, fanout, growth, hop, memory, ready, registration
+from benchmarks import change, edge, fanout, growth, hop, memory, ready, registration
 from benchmarks.report import Figure, print_figures, save_figures
 from mesh.telemetry import configure_logs
 
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], Coroutine[None, None, list[Figure]]]] = {
     "fanout": fanout.measure,
     "growth": growth.measure,
     "change": change.measure,
+    "edge": edge.measure,
 }
 
 

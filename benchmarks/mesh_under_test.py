@@ -45,6 +45,11 @@ class Mesh:
         """The folder of a member."""
         return self.state_dir / "run" / instance
 
+    def meshctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What an operator does, in a process of its own."""
+        command = [sys.executable, "-m", "services.meshctl.main", *arguments]
+        return subprocess.run(command, check=False, cwd=ROOT, env=self.env, timeout=60, capture_output=True, text=True)
+
     def processes(self) -> dict[int, str]:
         """Process id and command line of everything that the mesh consists of."""
         found = {}

@@ -87,22 +87,30 @@ class AccessRules:
         self._bindings = tuple(binding for binding in policy.bindings.values() if not binding.claims)
         self._claiming = tuple(binding for binding in policy.bindings.values() if binding.claims)
         self._roles_by_principal: OrderedDict[Principal, tuple[str, ...]] = OrderedDict()
+        self._roles_joined: OrderedDict[tuple[tuple[str, ...], tuple[int, ...]], tuple[str, ...]] = OrderedDict()
         self._relevant: OrderedDict[tuple[tuple[str, ...], str], _Relevant] = OrderedDict()
         self._verdicts: OrderedDict[tuple[tuple[str, ...], Target], Verdict] = OrderedDict()
 
     def roles_of(self, principal: Principal) -> tuple[str, ...]:
         """The roles of a principal, sorted: its own and those of bindings that are about it. Unknown ones count not."""
-        # Claims are no part of what makes principals equal, so what they give is not kept.
-        claimed = [binding for binding in self._claiming if _has_claims(binding, principal)] if self._claiming else ()
         found = _recall(self._roles_by_principal, principal)
         if found is None:
             names = {*principal.roles}.union(*(b.roles for b in self._bindings if _is_about(b, principal)))
             found = tuple(sorted(names & self._roles.keys()))
             if len(principal.name) <= _LONGEST_KEPT:
                 _keep(self._roles_by_principal, principal, found)
-        if claimed:
-            return tuple(sorted({*found}.union(*(b.roles for b in claimed)) & self._roles.keys()))
-        return found
+        # Claims are no part of what makes principals equal, so what they give is found out each time.
+        claimed = tuple(n for n, binding in enumerate(self._claiming) if _has_claims(binding, principal))
+        return self._joined(found, claimed) if claimed else found
+
+    def _joined(self, found: tuple[str, ...], claimed: tuple[int, ...]) -> tuple[str, ...]:
+        """Roles together with those of some of the bindings to claims, by their numbers."""
+        joined = _recall(self._roles_joined, (found, claimed))
+        if joined is None:
+            names = {*found}.union(*(self._claiming[number].roles for number in claimed))
+            joined = tuple(sorted(names & self._roles.keys()))
+            _keep(self._roles_joined, (found, claimed), joined)
+        return joined
 
     def judge(self, roles: tuple[str, ...], target: Target) -> Verdict:
         """What roles that there are say of a target: the first denial of any of them, else the first permission."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.api import annotations_pb2
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodOptions
 from google.rpc import error_details_pb2, status_pb2
 
 from agentmesh.agent.v1 import agent_service_pb2
@@ -22,6 +22,8 @@ PUBLIC: tuple[ServiceDescriptor, ...] = (
     mcp_bridge_service_pb2.DESCRIPTOR.services_by_name["McpBridgeService"],
 )
 """The services, sorted by name."""
+
+_OF_GATEWAYS = "agentmesh.gateway.v1"
 
 # What may stand in the details of an error.
 _DETAILS = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR, error_pb2.DESCRIPTOR)
@@ -45,6 +47,31 @@ def http_rule(method: MethodDescriptor) -> Any:
     """The google.api.http annotation of a method, a google.api.HttpRule; None when it has none."""
     options = method.GetOptions()
     return options.Extensions[_HTTP] if options.HasExtension(_HTTP) else None
+
+
+@cache
+def public_reads() -> tuple[str, ...]:
+    """PACKAGE.SERVICE/METHOD of what services answer once and what changes nothing (NO_SIDE_EFFECTS), sorted.
+
+    What gateways serve themselves is left out.
+    """
+    return tuple(
+        sorted(
+            f"{service.full_name}/{method.name}"
+            for service in PUBLIC
+            if service.file.package != _OF_GATEWAYS
+            for method in service.methods
+            if not method.client_streaming and not method.server_streaming
+            if method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        )
+    )
+
+
+def find_reads(pattern: str) -> tuple[str, ...]:
+    """The public reads that a pattern is about: PACKAGE.SERVICE/METHOD, PACKAGE.SERVICE/* or "*"."""
+    if pattern.endswith("*"):
+        return tuple(method for method in public_reads() if method.startswith(pattern[:-1]))
+    return tuple(method for method in public_reads() if method == pattern)
 
 
 def _with_dependencies(file: FileDescriptor) -> Iterator[FileDescriptor]:

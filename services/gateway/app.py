@@ -9,6 +9,7 @@ from mesh.identity.user_token import UserTokenSigner
 from mesh.rpc import Server, ServerSettings, open_server
 from mesh.rpc.contracts import PUBLIC
 from mesh.runtime import Stop
+from services.gateway.cache import CacheDoor, Generations, Kept, open_flights, open_upstream
 from services.gateway.catalog import CatalogServicer, catalog_service
 from services.gateway.guard.check import Guard
 from services.gateway.guard.notes import Notes
@@ -19,6 +20,7 @@ from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
 from services.gateway.settings import GatewaySettings
 from services.gateway.storage import Circuit, open_storage
+from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, event_routes, follow_mesh, follow_tasks
 from services.gateway.web.graphql import graphql_routes
 from services.gateway.web.openapi import openapi_routes
@@ -36,11 +38,17 @@ async def run(stop: Stop) -> None:
         knowledge, stub = await stack.enter_async_context(open_knowledge(settings.secrets_dir / "access.pb"))
         audit = await stack.enter_async_context(open_audit(settings.audit_dir, lambda: _audit_policy(knowledge)))
         notes = Notes(audit, lambda: _audit_policy(knowledge))
-        guard = Guard(lambda: knowledge.view, UserTokenSigner(settings.secrets_dir), notes.note)
         storage = await stack.enter_async_context(open_storage(settings.cache_url))
         counter = Counter(storage.counts, Circuit("limits"))
         limits = RateLimits(lambda: knowledge.view.edge.limits if knowledge.view is not None else {}, counter)
+        signer = UserTokenSigner(settings.secrets_dir)
+        guard = Guard(lambda: knowledge.view, signer, notes.note, limits.take_leased)
         await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
+
+        kept = Kept(storage.answers, Circuit("cache"))
+        flights = await stack.enter_async_context(open_flights())
+        upstream = await stack.enter_async_context(open_upstream())
+        cache = CacheDoor(lambda: knowledge.view, Generations(knowledge), kept, flights, upstream)
 
         hub = EventHub()
         routes = [
@@ -48,12 +56,13 @@ async def run(stop: Stop) -> None:
             *openapi_routes(),
             *event_routes(knowledge, hub),
             *graphql_routes(knowledge, hub, stub),
+            *cache_routes(knowledge, kept),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
         stack.callback(hub.end_all, "the gateway stops")
 
         catalog = CatalogServicer(knowledge)
-        server = await stack.enter_async_context(_open_contracts(settings, catalog))
+        server = await stack.enter_async_context(_open_contracts(settings, catalog, cache))
         catalog.draining = server.draining
         async with asyncio.TaskGroup() as group:
             background = [
@@ -65,7 +74,9 @@ async def run(stop: Stop) -> None:
                 task.cancel()
 
 
-def _open_contracts(settings: GatewaySettings, catalog: CatalogServicer) -> AbstractAsyncContextManager[Server]:
+def _open_contracts(
+    settings: GatewaySettings, catalog: CatalogServicer, cache: CacheDoor
+) -> AbstractAsyncContextManager[Server]:
     """What the gateway itself serves over gRPC, and what it says to those who name no service."""
     desk = HealthDesk()
     own = catalog_service(catalog)
@@ -75,7 +86,7 @@ def _open_contracts(settings: GatewaySettings, catalog: CatalogServicer) -> Abst
         described=tuple(it.full_name for it in PUBLIC if it.full_name != own.descriptor.full_name),
         max_concurrent=_MOST_CALLS,
     )
-    return open_server(server_settings, [own], generic_handlers=[HelpDesk()], health_of=desk.is_healthy)
+    return open_server(server_settings, [own], generic_handlers=[cache, HelpDesk()], health_of=desk.is_healthy)
 
 
 def _audit_policy(knowledge: Knowledge) -> AuditPolicy:

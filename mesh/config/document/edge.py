@@ -123,9 +123,10 @@ class CacheRule(Part):
     """Answers of reads that are kept for a time, for each principal by itself."""
 
     methods: List[MethodPattern] = Field(min_length=1)
-    """Idempotent reads only: PACKAGE.SERVICE/METHOD of RPCs with idempotency_level NO_SIDE_EFFECTS, over GET."""
+    """PACKAGE.SERVICE/METHOD, PACKAGE.SERVICE/* or "*": reads of the public contracts that are answered once."""
     services: List[str] = ("*",)
-    ttl: PositiveDuration
+    ttl: Annotated[PositiveDuration, Field(le=timedelta(days=1))]
+    """Answers are at most that old. A change of the service's instances or of the document ends them before."""
 
 
 class Protection(Part):

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mesh.access import ANONYMOUS, Principal
 from mesh.access.api_keys import ApiKeyText
+from mesh.access.principal import PrincipalKind
 from mesh.errors import Unauthenticated
 from services.gateway.guard.view import AccessView
 
@@ -83,16 +85,23 @@ def _of_token(view: AccessView, provider: str, payload: Any) -> Principal:
         raise _refused("The token says not for whom it is.", "TOKEN_WITHOUT_SUBJECT")
     if provider != "own":
         return Principal("token", subject, issuer=provider.removeprefix("issuer."), claims=claims)
-    login = str(claims.get("sid") or "")
-    if login in view.ended_logins:
+    kind: PrincipalKind = "key" if claims.get("kind") == "key" else "user"
+    shown = Principal(kind, subject, claims=claims, login=str(claims.get("sid") or ""))
+    return renew_principal(view, shown, clock=time.time)
+
+
+def renew_principal(view: AccessView, principal: Principal, *, clock: Callable[[], float] = time.time) -> Principal:
+    """Who has shown a credential before, with the roles of now; raises Unauthenticated when it counts no more."""
+    if principal.login and principal.login in view.ended_logins:
         raise _refused("The login that the token came from was ended.", "LOGIN_ENDED")
-    if claims.get("kind") == "key":
-        key = _check_key(view, subject, time.time())
-        return Principal("key", subject, roles=key.roles, claims=claims, login=login)
-    user = view.users.get(subject)
-    if user is None or user.disabled:
-        raise _refused(f"The user {subject} may not log in.", "USER_DISABLED")
-    return Principal("user", subject, roles=tuple(user.roles), claims=claims, login=login)
+    if principal.kind == "key":
+        return replace(principal, roles=_check_key(view, principal.name, clock()).roles)
+    if principal.kind == "user":
+        user = view.users.get(principal.name)
+        if user is None or user.disabled:
+            raise _refused(f"The user {principal.name} may not log in.", "USER_DISABLED")
+        return replace(principal, roles=tuple(user.roles))
+    return principal
 
 
 def _bad_token(tokens: Mapping[str, Any]) -> Unauthenticated:

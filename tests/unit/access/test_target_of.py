@@ -21,8 +21,8 @@ def frame(message, flag=0):
 DELETE = frame(mcp.CallToolRequest(name="delete", arguments=b'{"a": "b"}'))
 
 
-def target(path, body=b"", *, is_grpc=True):
-    return read_call("u", path, body, is_grpc=is_grpc)[0]
+def target(path, body=b"", *, is_grpc=True, is_partial=False):
+    return read_call("u", path, body, is_grpc=is_grpc, is_partial=is_partial)[0]
 
 
 def test_the_tool_is_that_of_the_message():

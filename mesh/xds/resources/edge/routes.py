@@ -9,6 +9,7 @@ from typing import Any
 
 from mesh.config.document.edge import CacheRule, Cors
 from mesh.rpc import SELECTOR
+from mesh.rpc.contracts import find_reads
 from mesh.xds import names
 from mesh.xds.resources.host import Host, tracing_of
 from mesh.xds.resources.resource import Resource, any_of, build_body, wrap_body
@@ -41,7 +42,7 @@ _REQUEST_TIME = "60s"
 
 _ENDLESS = ("/graphql", "/events", "/ws")
 _EXACT = ("/openapi.json", "/healthz", "/readyz")
-_PREFIXES = ("/oauth2/", "/.well-known/", "/v1/auth/", "/docs")
+_PREFIXES = ("/oauth2/", "/.well-known/", "/v1/auth/", "/v1/cache/", "/docs")
 
 
 @lru_cache(maxsize=16384)
@@ -92,7 +93,8 @@ def methods_to_cache(rules: Mapping[str, CacheRule], service: str) -> tuple[str,
                 method
                 for rule in rules.values()
                 if "*" in rule.services or service in rule.services
-                for method in rule.methods
+                for pattern in rule.methods
+                for method in find_reads(pattern)
             }
         )
     )

@@ -139,3 +139,32 @@ async def test_a_proxy_s_own_configuration_and_a_call_are_told(meshctl):
 async def test_no_mesh_is_unreachable(meshctl, tmp_path):
     answer = Answer(await asyncio.to_thread(CliRunner().invoke, main.cli, ["--state-dir", str(tmp_path), "history"]))
     assert answer.status == 3
+
+
+ACCESS = """\
+access:
+  roles:
+    tools: {allow: [{services: [echo]}], deny: [{tools: [delete]}]}
+  issuers:
+    corp: {issuer: https://corp.example, audiences: [mesh], jwks: '{"keys": []}'}
+  bindings:
+    ml: {issuer: corp, claims: {groups: ml}, roles: [tools]}
+"""
+
+
+async def test_can_i_decides_by_the_document_in_force(meshctl):
+    assert (await meshctl("can-i", "token:corp/ada", "echo", "CallTool", "--claim", "groups=ml")).status == 1
+    assert (await meshctl("apply", "access.yaml", "--yes", access=ACCESS)).status == 0
+    who = ("can-i", "token:corp/ada", "echo", "CallTool", "--claim", "groups=ml")
+    yes = await meshctl(*who, "--tool", "json")
+    assert (yes.status, yes.out.startswith("yes: ")) == (0, True)
+    assert "(tools.allow[0])" in yes.out
+    no = await meshctl(*who, "--tool", "delete", "--output", "json")
+    assert no.status == 1
+    facts = json.loads(no.out)
+    assert (facts["allowed"], facts["reason"], facts["rule"]) == (False, "DENIED_BY_RULE", "tools.deny[0]")
+    every = await meshctl(*who)
+    assert (every.status, "tools.deny[0]" in every.out) == (1, True)
+    assert (await meshctl("can-i", "anonymous", "gateway", "/healthz")).status == 0
+    nobody = await meshctl("can-i", "ada", "echo")
+    assert (nobody.status, "is nobody" in nobody.err) == (2, True)
