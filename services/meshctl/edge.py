@@ -67,14 +67,14 @@ def find_edge(settings: MeshSettings) -> Edge:
     running = RunningMesh.load(settings)
     plain = running.gateway if running else settings.gateway_bind
     secure = running.gateway_tls if running else settings.gateway_tls_bind
-    if _accepts(plain):
+    if plain is not None and _accepts(plain):
         return Edge(plain, has_tls=False)
     authority = None
     if settings.edge_certificate is None:
         authority = settings.state_dir / "edge" / "ca.pem"
         if not authority.exists():
             raise FailedPrecondition(
-                f"Neither door of the edge is open: {plain} takes no connections, and {authority} is not there.",
+                f"No door of the edge is open: {plain or secure} takes no connections, and {authority} is not there.",
                 reason="NO_EDGE",
                 fix="Start the mesh with `meshctl up`.",
             )

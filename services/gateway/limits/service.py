@@ -43,6 +43,7 @@ class RateLimits:
         self._limits = limits
         self._counter = counter
         self._leases = leases if leases is not None else Leases()
+        self._taking: set[str] = set()
         self._request = message(f"{RATE_LIMIT}.RateLimitRequest")
         self._response = message(f"{RATE_LIMIT}.RateLimitResponse")
 
@@ -84,10 +85,18 @@ class RateLimits:
 
     async def _take(self, name: str, limit: Limit, values: Sequence[str]) -> _Outcome:
         window, key = int(limit.window.total_seconds()), _key(name, values)
+        # Another call may have taken a lease since the guard has asked.
+        if leased := self._leases.take(key):
+            return _Outcome(name, limit, Taken(True, *leased))
         try:
             size = size_of_lease(limit.requests)
-            if size > 1:
-                many = await self._counter.take(key, limit.requests, window, calls=size)
+            # One at a time: calls that come at once would take a lease each, and the limit would be gone in leases.
+            if size > 1 and key not in self._taking:
+                self._taking.add(key)
+                try:
+                    many = await self._counter.take(key, limit.requests, window, calls=size)
+                finally:
+                    self._taking.discard(key)
                 if many.is_allowed:
                     self._leases.put(key, size - 1, left=many.left, seconds=many.resets_in)
                     return _Outcome(name, limit, replace(many, left=many.left + size - 1))

@@ -1,3 +1,5 @@
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,3 +50,28 @@ async def test_never_more_pass_than_the_limit_allows_and_hardly_fewer(requests, 
         passed += leased is not None or (await own.answer([("l", ["ann"])])).overall_code == 1
     assert passed <= requests
     assert passed >= min(calls, requests - gateways * size_of_lease(requests))
+
+
+class LateCounts(InProcessCounts):
+    """Others come while it counts."""
+
+    async def add(self, key, lifetime, amount=1):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await super().add(key, lifetime, amount)
+
+
+async def test_calls_that_come_at_once_do_not_use_a_limit_up_in_leases():
+    clock = Clock()
+    limits = {"l": Limit.model_validate({"scope": "global", "per": ["principal"], "requests": 1000, "window": "1h"})}
+    counter = Counter(LateCounts(clock=clock), Circuit("t"), clock=clock)
+    own = RateLimits(lambda: limits, counter, Leases(clock=clock))
+
+    async def call():
+        leased = own.take_leased("l", limits["l"], ("ann",))
+        return leased is not None or (await own.answer([("l", ["ann"])])).overall_code == 1
+
+    passed = 0
+    for _ in range(30):
+        passed += sum(await asyncio.gather(*(call() for _ in range(64))))
+    assert 1000 - size_of_lease(1000) <= passed <= 1000
