@@ -34,6 +34,16 @@ ANSWERS = Path(mesh.__file__).resolve().parents[1] / "sidecar_config" / "answers
 _HTTP = "extensions.filters.http"
 _MUTATION = f"{_HTTP}.header_mutation.v3.HeaderMutation"
 _CONNECT = f"{_HTTP}.connect_grpc_bridge.v3.FilterConfig"
+_COMPRESSED = (
+    "application/json",
+    "application/problem+json",
+    "application/graphql-response+json",
+    "text/html",
+    "text/css",
+    "text/plain",
+    "application/javascript",
+    "text/javascript",
+)
 _COMPRESSOR = f"{_HTTP}.compressor.v3.Compressor"
 _BY_PATH = r"^(?:/v1/(?:servers|agents)/([a-z0-9-]+)(?:[/:?].*)?|.*)$"
 _LARGEST_INSPECTED = 1 << 20
@@ -130,16 +140,7 @@ def _compression(is_on: bool) -> dict[str, Any]:
             "common_config": {
                 "enabled": {"default_value": is_on, "runtime_key": "mesh.compression"},
                 "min_content_length": 1024,
-                "content_type": [
-                    "application/json",
-                    "application/problem+json",
-                    "application/graphql-response+json",
-                    "text/html",
-                    "text/css",
-                    "text/plain",
-                    "application/javascript",
-                    "text/javascript",
-                ],
+                "content_type_matcher": [{"prefix": kind} for kind in _COMPRESSED],
             },
             "weaken_etag_on_compress": True,
         },
