@@ -49,16 +49,13 @@ _BY_PATH = r"^(?:/v1/(?:servers|agents)/([a-z0-9-]+)(?:[/:?].*)?|.*)$"
 _LARGEST_INSPECTED = 1 << 20
 _GUARD_TIMEOUT = "5s"
 
-# What names the tool or the skill is in the message; all others are decided by their headers.
+# What names the tool or the skill is in the message, and so is what the firewall looks at. All others are decided by
+# their headers; a password is nothing that the guard should see.
 _WITH_BODY = (
     "/agentmesh.mcp.v1.McpBridgeService/CallTool",
     "/agentmesh.mcp.v1.McpBridgeService/InvokeTool",
     "/agentmesh.agent.v1.AgentService/SubmitTask",
-    "/agentmesh.agent.v1.AgentService/RunSkill",
     "/graphql",
-    "/oauth2/token",
-    "/oauth2/device",
-    "/v1/auth/login",
 )
 
 
