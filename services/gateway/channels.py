@@ -1,4 +1,4 @@
-"""Channels to services, through the own sidecar: one for each that is asked often, and not more than a few idle ones."""
+"""Channels to services through the own sidecar: kept for those that are asked often, and not too many of them."""
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator

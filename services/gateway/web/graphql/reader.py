@@ -16,8 +16,8 @@ from mesh.access import Target, decide
 from mesh.errors import PermissionDenied
 from mesh.rpc import error_from_rpc, open_channel
 from mesh.rpc.context import USER_TOKEN
-from services.gateway.catalog import visible_services
 from services.gateway.knowledge import Knowledge
+from services.gateway.viewer import Viewer
 from services.gateway.web.caller import Caller
 
 _TIMEOUT = 5.0
@@ -50,7 +50,7 @@ class Reader:
 
     def services(self, kind: str | None = None) -> list[Any]:
         """The services that the caller may see, sorted by name."""
-        visible = visible_services(self.knowledge, self.caller.principal)
+        visible = Viewer(self.knowledge, self.caller.principal).services()
         return [service for service in visible if kind is None or service.kind == kind]
 
     async def card(self, agent: str) -> agent_pb2.AgentCard:
