@@ -25,6 +25,7 @@ from mesh.agent.servicer import AgentServicer
 from mesh.agent.skill import Skill
 from mesh.agent.task import TaskState
 from mesh.agent.tools import ToolInfo, ToolResult
+from mesh.agent.user import User
 
 __all__ = [
     "Agent",
@@ -42,6 +43,7 @@ __all__ = [
     "TaskState",
     "ToolInfo",
     "ToolResult",
+    "User",
     "open_board",
     "open_mesh_client",
     "run_agent",

@@ -11,6 +11,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from mesh.agent.context import TaskContext
 from mesh.agent.part import Part
 from mesh.agent.supervised import supervise_handler
 from mesh.agent.task import Task, TaskOrigin, TaskState
+from mesh.agent.task_feed import TaskFeed
 from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, NotFound, ResourceExhausted, Unavailable
-from mesh.rpc.context import current_call
+from mesh.rpc.context import current_call, current_user
 from mesh.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -51,10 +53,12 @@ class TaskBoard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.is_draining = False
+        self.instance = instance
+        self.feed = TaskFeed()
+        """Tells of the changes of all tasks."""
         self._agent = agent
         self._limits = agent.limits
         self._mesh = mesh
-        self._instance = instance
         self._now = now
         self._clock = clock
         self._places = asyncio.Semaphore(agent.limits.max_concurrent_tasks)
@@ -82,7 +86,7 @@ class TaskBoard:
         """
         self._forget_old()
         _check_ids(origin)
-        known = self._by_message.get((origin.submitter, origin.message_id)) if origin.message_id else None
+        known = self._by_message.get((origin.owner, origin.message_id)) if origin.message_id else None
         if known is not None:
             return self._tasks[known]
         skill = self._skill(origin.skill_id)
@@ -107,7 +111,7 @@ class TaskBoard:
         if task is not None:
             return task
         instance, dot, _ = task_id.rpartition(".")
-        if dot and instance != self._instance:
+        if dot and instance != self.instance:
             raise NotFound(
                 f"The task {task_id[:_LONGEST_ID]!r} is not of this instance of {self._agent.name}.",
                 reason="TASK_OF_OTHER_INSTANCE",
@@ -154,9 +158,15 @@ class TaskBoard:
             self._watchers -= 1
 
     async def drain_when(self, draining: asyncio.Event) -> None:
-        """Once `draining` is set: fail what waits, give what runs its time, then fail it, too."""
+        """Once `draining` is set: fail what waits, give what runs its time, then fail it, too, and end the feed."""
         await draining.wait()
         self.is_draining = True
+        try:
+            await self._drain()
+        finally:
+            self.feed.end()
+
+    async def _drain(self) -> None:
         for run in tuple(self._running.values()):
             if run.task.newest.state is TaskState.SUBMITTED:
                 run.stop(self._ending())
@@ -178,8 +188,9 @@ class TaskBoard:
         return [run.job for run in self._running.values() if run.job is not None]
 
     async def _work(self, run: "_Run", skill: "Skill", value: Any, timeout: float) -> None:
-        # The call that submitted the task is over; only its correlation id stays.
+        # The call that submitted the task is over; its correlation id stays, and on whose behalf it was made.
         current_call.set(None)
+        current_user.set(run.task.origin.user_token)
         task = run.task
         async with self._places:
             task.start()
@@ -217,30 +228,25 @@ class TaskBoard:
             del self._ended[task_id]
             task = self._tasks.pop(task_id)
             self._kept_bytes -= task.output_bytes
-            self._by_message.pop((task.origin.submitter, task.origin.message_id), None)
+            self._by_message.pop((task.origin.owner, task.origin.message_id), None)
 
     def _add(self, origin: TaskOrigin) -> Task:
         self._serial += 1
         if not origin.context_id:
-            origin = TaskOrigin(
-                skill_id=origin.skill_id,
-                context_id=uuid.uuid4().hex,
-                submitter=origin.submitter,
-                message_id=origin.message_id,
-                correlation_id=origin.correlation_id,
-            )
+            origin = replace(origin, context_id=uuid.uuid4().hex)
         identifier = secrets.token_hex(16)
         task = Task(
-            f"{self._instance}.{identifier}" if self._instance else identifier,
+            f"{self.instance}.{identifier}" if self.instance else identifier,
             self._serial,
             origin,
             now=self._now,
             report_interval=self._limits.report_interval,
             max_output_bytes=self._limits.max_output_bytes,
+            on_change=self.feed.tell,
         )
         self._tasks[task.id] = task
         if origin.message_id:
-            self._by_message[origin.submitter, origin.message_id] = task.id
+            self._by_message[origin.owner, origin.message_id] = task.id
         return task
 
     def _skill(self, skill_id: str) -> "Skill":
@@ -325,6 +331,7 @@ async def open_board(agent: Agent, mesh: "MeshClient", *, instance: str = "") ->
                 board.is_draining = True
                 for run in tuple(board._running.values()):
                     run.stop(board._ending())
+                board.feed.end()
     except BaseExceptionGroup as several:
         if len(several.exceptions) == 1:
             raise several.exceptions[0] from None

@@ -14,6 +14,7 @@ from mesh.agent.agent import Agent
 from mesh.agent.part import JSON, TEXT, Part
 from mesh.agent.skill import Skill
 from mesh.agent.task import Task, TaskState, Update
+from mesh.agent.task_feed import TaskChange
 from mesh.errors import FailedPrecondition, InvalidInput, MeshError, Unavailable
 
 _MOST_PARTS = 100
@@ -28,6 +29,9 @@ _BY_REASON: dict[str, type[MeshError]] = {
 def part_from_proto(part: pb.Part, *, field: str = "input") -> Part:
     """Raises InvalidInput for a part without content."""
     match part.WhichOneof("content"):
+        case "text" if part.media_type == JSON:
+            # Who has no other way to write JSON than as text, as in REST, need not write it in base64.
+            return Part("json", part.text.encode(), JSON, part.name)
         case "text":
             return Part("text", part.text.encode(), part.media_type or TEXT, part.name)
         case "json":
@@ -110,6 +114,13 @@ def update_to_proto(update: Update, *, service: str, correlation_id: str) -> pb.
 
 
 def task_to_proto(task: Task, *, service: str) -> pb.Task:
+    made = change_to_proto(task, service=service)
+    made.output.extend(part_to_proto(part) for part in task.output)
+    return made
+
+
+def change_to_proto(task: Task | TaskChange, *, service: str) -> pb.Task:
+    """A task without its output."""
     newest = task.newest
     made = pb.Task(
         id=task.id,
@@ -118,7 +129,6 @@ def task_to_proto(task: Task, *, service: str) -> pb.Task:
         state=state_to_proto(newest.state),
         progress=newest.progress,
         status_message=newest.message,
-        output=[part_to_proto(part) for part in task.output],
         sequence=newest.sequence,
         create_time=timestamp_to_proto(task.created),
         update_time=timestamp_to_proto(newest.time),

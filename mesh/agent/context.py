@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.agent.part import Part
 from mesh.agent.task import Task
+from mesh.agent.user import User
 
 if TYPE_CHECKING:
     from mesh.agent.client import MeshClient
@@ -35,6 +36,14 @@ class TaskContext:
     def submitter(self) -> str:
         """SPIFFE id of the workload that submitted the task; "" when it came without a sidecar."""
         return self._task.origin.submitter
+
+    @property
+    def user(self) -> User | None:
+        """On whose behalf the task runs, as a gateway has vouched for; None for nobody's.
+
+        Calls that the handler makes by `mesh` are made on the same user's behalf.
+        """
+        return self._task.origin.user
 
     @property
     def mesh(self) -> "MeshClient":

@@ -12,6 +12,7 @@ from mesh.agent.agent import Agent
 from mesh.agent.board import TaskBoard
 from mesh.agent.codec import (
     card_to_proto,
+    change_to_proto,
     parts_from_proto,
     seconds_from_proto,
     states_from_proto,
@@ -21,6 +22,7 @@ from mesh.agent.codec import (
 from mesh.agent.conversation import Conversation
 from mesh.agent.paging import PageTokens
 from mesh.agent.task import TaskOrigin
+from mesh.agent.user import verify_user
 from mesh.errors import InvalidInput, OutOfRange
 from mesh.rpc import call_context
 
@@ -55,6 +57,8 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
             submitter=caller_id(),
             message_id=request.message_id,
             correlation_id=call_context().correlation_id,
+            user=verify_user(call_context().user_token),
+            user_token=call_context().user_token,
         )
         timeout = seconds_from_proto(request.timeout) if request.HasField("timeout") else None
         task = self._board.submit(origin, parts_from_proto(request.input), timeout=timeout)
@@ -76,6 +80,14 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
             async for update in task.watch(request.after_sequence):
                 made = update_to_proto(update, service=self._service, correlation_id=identifier)
                 await context.write(pb.WatchTaskResponse(update=made))
+
+    async def WatchTasks(  # type: ignore[override]
+        self, request: pb.WatchTasksRequest, context: _Context
+    ) -> None:
+        with self._board.watching(), self._board.feed.follow() as follower:
+            await context.write(pb.WatchTasksResponse(ready=pb.WatchTasksReady(instance=self._board.instance)))
+            async for change in follower.changes():
+                await context.write(pb.WatchTasksResponse(task=change_to_proto(change, service=self._service)))
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         return pb.GetTaskResponse(task=task_to_proto(self._board.get(request.task_id), service=self._service))

@@ -9,10 +9,11 @@ import asyncio
 import enum
 import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from mesh.agent.part import Part
+from mesh.agent.user import User
 from mesh.errors import InvalidInput, MeshError, ResourceExhausted
 
 _LONGEST_MESSAGE = 500
@@ -50,13 +51,23 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class TaskOrigin:
-    """Where a task comes from. `submitter` is the SPIFFE id of the caller's certificate, or ""."""
+    """Where a task comes from. `submitter` is the SPIFFE id of the caller's certificate, or "".
+
+    `user` is on whose behalf it was submitted, None for nobody's, and `user_token` what says so.
+    """
 
     skill_id: str
     context_id: str = ""
     submitter: str = ""
     message_id: str = ""
     correlation_id: str = ""
+    user: User | None = None
+    user_token: str = field(default="", repr=False)
+
+    @property
+    def owner(self) -> str:
+        """Whose message ids are its own: through one gateway many users come."""
+        return f"{self.submitter} {self.user.principal}" if self.user is not None else self.submitter
 
 
 class Task:
@@ -71,6 +82,7 @@ class Task:
         now: Callable[[], datetime],
         report_interval: float = 0.05,
         max_output_bytes: int = 4 << 20,
+        on_change: "Callable[[Task], None] | None" = None,
     ) -> None:
         self.id = id
         self.serial = serial
@@ -81,6 +93,7 @@ class Task:
         self._now = now
         self._interval = report_interval
         self._max_output_bytes = max_output_bytes
+        self._on_change = on_change
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._progress = 0.0
@@ -200,3 +213,5 @@ class Task:
         self._has_news = False
         self._changed.set()
         self._changed = asyncio.Event()
+        if self._on_change is not None:
+            self._on_change(self)

@@ -14,6 +14,8 @@ from typing import Self
 from mesh.errors import InvalidInput
 from mesh.model import Address, SpiffeId, check_zone
 
+PRODUCTION = "production"
+
 REGISTRIES = ("auto", "consul", "embedded")
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "sidecar_config"
@@ -77,6 +79,11 @@ class MeshSettings:
     secrets_store: str
     secrets_key_file: Path
     zone: str = ""
+
+    @property
+    def is_production(self) -> bool:
+        """Whether strangers may come: then no door is without TLS, whatever the mesh document says."""
+        return self.environment == PRODUCTION
 
     @property
     def admin_socket(self) -> Path:

@@ -17,7 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from mesh.errors import FailedPrecondition
 from mesh.model import check_service_name
-from mesh.rpc.context import USER_TOKEN, current_call
+from mesh.rpc.context import USER_TOKEN, current_call, current_user
 from mesh.rpc.retry import RETRY_MARK, is_retryable
 from mesh.rpc.tracing import build_client_interceptors
 from mesh.telemetry import correlation_id, is_tracing
@@ -177,9 +177,10 @@ class _Calls:
         names = {name for name, _ in given}
         added = [pair for pair in self._always if pair[0] not in names]
         context = current_call.get()
-        if context is not None and context.user_token and USER_TOKEN not in names:
+        user = context.user_token if context is not None else current_user.get()
+        if user and USER_TOKEN not in names:
             # What is called for a user is called on the user's behalf, however far it goes.
-            added.append((USER_TOKEN, context.user_token))
+            added.append((USER_TOKEN, user))
         identifier = correlation_id.get()
         if identifier and "x-correlation-id" not in names:
             added.append(("x-correlation-id", identifier))

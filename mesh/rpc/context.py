@@ -37,6 +37,9 @@ class CallContext:
         return None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
 
 
+current_user: ContextVar[str] = ContextVar("current_user", default="")
+"""The user token of work that goes on after the call that began it."""
+
 current_call: ContextVar[CallContext | None] = ContextVar("current_call", default=None)
 
 

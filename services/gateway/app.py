@@ -38,10 +38,11 @@ async def run(stop: Stop) -> None:
         knowledge, stub = await stack.enter_async_context(open_knowledge(settings.secrets_dir / "access.pb"))
         audit = await stack.enter_async_context(open_audit(settings.audit_dir, lambda: _audit_policy(knowledge)))
         notes = Notes(audit, lambda: _audit_policy(knowledge))
-        guard = Guard(lambda: knowledge.view, UserTokenSigner(settings.secrets_dir), notes.note)
         storage = await stack.enter_async_context(open_storage(settings.cache_url))
         counter = Counter(storage.counts, Circuit("limits"))
         limits = RateLimits(lambda: knowledge.view.edge.limits if knowledge.view is not None else {}, counter)
+        signer = UserTokenSigner(settings.secrets_dir)
+        guard = Guard(lambda: knowledge.view, signer, notes.note, limits.take_leased)
         await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
 
         kept = Kept(storage.answers, Circuit("cache"))

@@ -28,9 +28,10 @@ class RunningMesh:
     endpoints: dict[str, str]
 
     @property
-    def gateway(self) -> Address:
-        """Where the edge takes plain HTTP/2."""
-        return Address.parse(self.endpoints["gateway"].removeprefix("http://"), field="endpoints.gateway")
+    def gateway(self) -> Address | None:
+        """The door without TLS; None in production, which has none."""
+        scheme, _, rest = self.endpoints["gateway"].partition("://")
+        return Address.parse(rest, field="endpoints.gateway") if scheme == "http" else None
 
     @property
     def gateway_tls(self) -> Address:

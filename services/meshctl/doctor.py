@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,20 +21,12 @@ from mesh.errors import MeshError
 from mesh.sidecar import find_envoy
 from services.meshctl.connection import TIMEOUT, open_control
 from services.meshctl.edge import find_edge
+from services.meshctl.finding import Finding
 from services.meshctl.output import output_option, print_table, show
+from services.meshctl.production import look_at_production
 from services.meshctl.registry import TOOLS_DIR
 
 _ENVOY_MINOR = "1.40."
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `fix` is empty when it is well."""
-
-    what: str
-    is_well: bool
-    found: str
-    fix: str = ""
 
 
 def look_at_machine(settings: MeshSettings) -> Iterator[Finding]:
@@ -161,11 +153,14 @@ async def _look_at_gateway(settings: MeshSettings) -> Finding:
 
 
 @click.command()
+@click.option("--production", is_flag=True, help="Look, too, whether the mesh is set up for strangers.")
 @output_option
 @click.pass_obj
-def doctor(settings: MeshSettings, output: str) -> None:
+def doctor(settings: MeshSettings, production: bool, output: str) -> None:
     """Look at this machine and at the running mesh, and say how to mend what is wrong."""
     findings = [*look_at_machine(settings), *asyncio.run(look_at_mesh(settings))]
+    if production:
+        findings += asyncio.run(look_at_production(settings))
     rows = [("ok" if it.is_well else "WRONG", it.what, it.found, it.fix) for it in findings]
     show(
         output,

@@ -37,6 +37,11 @@ class Lifetime(click.ParamType[Any]):
         return duration
 
 
+_quiet_option = click.option(
+    "--quiet", is_flag=True, help="Say nothing but the key, as it always is on standard output."
+)
+
+
 @asynccontextmanager
 async def open_access(settings: MeshSettings) -> AsyncIterator[Any]:
     """AccessService of the running mesh."""
@@ -53,10 +58,11 @@ def keys() -> None:
 @click.option("--label", default="", help="What it is for.")
 @click.option("--role", "roles", multiple=True, help="A role that it has; may be repeated.")
 @click.option("--expires", "lifetime", type=Lifetime(), help="When it ends, such as 12h or 30d.  [default: never]")
+@_quiet_option
 @output_option
 @click.pass_obj
 def create_key(
-    settings: MeshSettings, label: str, roles: tuple[str, ...], lifetime: Duration | None, output: str
+    settings: MeshSettings, label: str, roles: tuple[str, ...], lifetime: Duration | None, quiet: bool, output: str
 ) -> None:
     """Make a key. It is printed once, and kept nowhere."""
 
@@ -66,15 +72,16 @@ def create_key(
             response: pb.CreateKeyResponse = await access.CreateKey(request, timeout=TIMEOUT)
             return response
 
-    _show_secret(asyncio.run(call()), output)
+    _show_secret(asyncio.run(call()), output, quiet=quiet)
 
 
 @keys.command("rotate")
 @click.argument("identifier", metavar="ID")
 @click.option("--grace", type=Lifetime(), help="How long the old key goes on, such as 1h.  [default: not at all]")
+@_quiet_option
 @output_option
 @click.pass_obj
-def rotate_key(settings: MeshSettings, identifier: str, grace: Duration | None, output: str) -> None:
+def rotate_key(settings: MeshSettings, identifier: str, grace: Duration | None, quiet: bool, output: str) -> None:
     """Make a key in place of another one, with its roles and lifetime."""
 
     async def call() -> pb.RotateKeyResponse:
@@ -83,21 +90,24 @@ def rotate_key(settings: MeshSettings, identifier: str, grace: Duration | None, 
             response: pb.RotateKeyResponse = await access.RotateKey(request, timeout=TIMEOUT)
             return response
 
-    _show_secret(asyncio.run(call()), output)
+    _show_secret(asyncio.run(call()), output, quiet=quiet)
 
 
 @keys.command("revoke")
 @click.argument("identifier", metavar="ID")
+@output_option
 @click.pass_obj
-def revoke_key(settings: MeshSettings, identifier: str) -> None:
+def revoke_key(settings: MeshSettings, identifier: str, output: str) -> None:
     """End a key within a second."""
 
-    async def call() -> None:
+    async def call() -> access_pb2.ApiKey:
         async with open_access(settings) as access:
-            await access.RevokeKey(pb.RevokeKeyRequest(id=identifier), timeout=TIMEOUT)
+            response: pb.RevokeKeyResponse = await access.RevokeKey(pb.RevokeKeyRequest(id=identifier), timeout=TIMEOUT)
+            return response.key
 
-    asyncio.run(call())
-    click.echo(f"{identifier} counts no more.")
+    key = asyncio.run(call())
+    facts = MessageToDict(key, preserving_proto_field_name=True)
+    show(output, facts, lambda: click.echo(f"{key.id} counts no more."))
 
 
 @keys.command("list")
@@ -123,9 +133,14 @@ def list_keys(settings: MeshSettings, output: str) -> None:
     )
 
 
-def _show_secret(response: pb.CreateKeyResponse | pb.RotateKeyResponse, output: str) -> None:
-    facts = MessageToDict(response.key, preserving_proto_field_name=True) | {"secret": response.secret}
+def _show_secret(response: pb.CreateKeyResponse | pb.RotateKeyResponse, output: str, *, quiet: bool) -> None:
+    key = response.key
+    facts = MessageToDict(key, preserving_proto_field_name=True) | {"secret": response.secret}
+    # The key is alone on standard output, for scripts.
     show(output, facts, lambda: click.echo(response.secret))
+    if output != "json" and not quiet:
+        replaces = f" in place of {key.rotated_from}" if key.rotated_from else ""
+        click.echo(f"{key.id}{replaces}, {_state_of(key)}. The key is shown this once, and kept nowhere.", err=True)
 
 
 def _state_of(key: access_pb2.ApiKey) -> str:

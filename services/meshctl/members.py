@@ -54,7 +54,7 @@ class MemberRequest:
             upstreams=("*",),
             env={"MESH_CACHE_URL": settings.cache_url},
             instance=f"{GATEWAY}-1",
-            edge=settings.gateway_bind,
+            edge=None if settings.is_production else settings.gateway_bind,
             edge_tls=settings.gateway_tls_bind,
             edge_certificate=edge_certificate(settings),
         )

@@ -39,16 +39,20 @@ def list_token_keys(settings: MeshSettings, output: str) -> None:
 
 
 @token_keys.command("rotate")
+@output_option
 @click.pass_obj
-def rotate_token_key(settings: MeshSettings) -> None:
+def rotate_token_key(settings: MeshSettings, output: str) -> None:
     """Make a new key; tokens of the old one are good until they end."""
 
-    async def call() -> str:
+    async def call() -> access_pb2.SigningKey:
         async with open_access(settings) as access:
-            response = await access.RotateSigningKey(pb.RotateSigningKeyRequest(), timeout=TIMEOUT)
-            return str(response.key.id)
+            request = pb.RotateSigningKeyRequest()
+            response: pb.RotateSigningKeyResponse = await access.RotateSigningKey(request, timeout=TIMEOUT)
+            return response.key
 
-    click.echo(f"{asyncio.run(call())} signs as soon as all gateways know it, in 10 s.")
+    key = asyncio.run(call())
+    facts = MessageToDict(key, preserving_proto_field_name=True)
+    show(output, facts, lambda: click.echo(f"{key.id} signs as soon as all gateways know it, in 10 s."))
 
 
 def _state_of(key: access_pb2.SigningKey) -> str:

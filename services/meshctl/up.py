@@ -146,6 +146,7 @@ async def _open_mesh(
 
 def _endpoints(settings: MeshSettings) -> dict[str, str]:
     """Where the mesh is reached."""
+    secure = f"https://{settings.gateway_tls_bind}"
     consul = f"{settings.consul_scheme}://{settings.consul}"
     registry = (
         {"registry": str(settings.control_advertise)}
@@ -153,8 +154,8 @@ def _endpoints(settings: MeshSettings) -> dict[str, str]:
         else {"consul": consul, "ui": f"{consul}/ui/"}
     )
     return {
-        "gateway": f"http://{settings.gateway_bind}",
-        "gateway_tls": f"https://{settings.gateway_tls_bind}",
+        "gateway": secure if settings.is_production else f"http://{settings.gateway_bind}",
+        "gateway_tls": secure,
         "control": str(settings.control_advertise),
         "enrolment": str(settings.enrolment_advertise),
         **registry,

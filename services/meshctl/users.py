@@ -20,11 +20,16 @@ _role_option = click.option("--role", "roles", multiple=True, help="A role that 
 
 
 def read_password(file: TextIO | None, *, confirm: bool) -> str:
-    """The password: the first line of a file, or asked for at the terminal."""
-    if file is not None:
-        return file.readline().rstrip("\r\n")
-    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=confirm)
-    return answer
+    """The password: the first line of a file, or asked for at the terminal. Raises UsageError when it is no UTF-8."""
+    try:
+        if file is not None:
+            password = file.readline().rstrip("\r\n")
+        else:
+            password = click.prompt("Password", hide_input=True, confirmation_prompt=confirm)
+        password.encode()
+    except UnicodeError as err:
+        raise click.UsageError("The password is no text in UTF-8.") from err
+    return password
 
 
 @click.group()
@@ -36,51 +41,58 @@ def users() -> None:
 @click.argument("name")
 @_role_option
 @_password_option
+@output_option
 @click.pass_obj
-def create_user(settings: MeshSettings, name: str, roles: tuple[str, ...], password_file: TextIO | None) -> None:
+def create_user(
+    settings: MeshSettings, name: str, roles: tuple[str, ...], password_file: TextIO | None, output: str
+) -> None:
     """Make the user NAME."""
     password = read_password(password_file, confirm=True)
-    _call(settings, "CreateUser", pb.CreateUserRequest(name=name, password=password, roles=roles))
-    click.echo(f"{name} can log in: `meshctl login --user {name}`.")
+    user = _call(settings, "CreateUser", pb.CreateUserRequest(name=name, password=password, roles=roles)).user
+    _show(output, user, f"{name} can log in: `meshctl login --user {name}`.")
 
 
 @users.command("set-password")
 @click.argument("name")
 @_password_option
+@output_option
 @click.pass_obj
-def set_password(settings: MeshSettings, name: str, password_file: TextIO | None) -> None:
+def set_password(settings: MeshSettings, name: str, password_file: TextIO | None, output: str) -> None:
     """Give NAME another password; all logins end."""
     password = read_password(password_file, confirm=True)
-    _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, password=password))
-    click.echo(f"{name} has another password.")
+    user = _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, password=password)).user
+    _show(output, user, f"{name} has another password.")
 
 
 @users.command("set-roles")
 @click.argument("name")
 @_role_option
+@output_option
 @click.pass_obj
-def set_roles(settings: MeshSettings, name: str, roles: tuple[str, ...]) -> None:
+def set_roles(settings: MeshSettings, name: str, roles: tuple[str, ...], output: str) -> None:
     """Give NAME these roles and no others."""
-    _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, roles=pb.Roles(names=roles)))
-    click.echo(f"{name} has the roles: {', '.join(roles) or 'none'}.")
+    user = _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, roles=pb.Roles(names=roles))).user
+    _show(output, user, f"{name} has the roles: {', '.join(user.roles) or 'none'}.")
 
 
 @users.command("disable")
 @click.argument("name")
+@output_option
 @click.pass_obj
-def disable_user(settings: MeshSettings, name: str) -> None:
+def disable_user(settings: MeshSettings, name: str, output: str) -> None:
     """Let NAME in no more; tokens end within a second."""
-    _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, disabled=True))
-    click.echo(f"{name} cannot log in.")
+    user = _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, disabled=True)).user
+    _show(output, user, f"{name} cannot log in.")
 
 
 @users.command("enable")
 @click.argument("name")
+@output_option
 @click.pass_obj
-def enable_user(settings: MeshSettings, name: str) -> None:
+def enable_user(settings: MeshSettings, name: str, output: str) -> None:
     """Let NAME in again."""
-    _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, disabled=False))
-    click.echo(f"{name} can log in.")
+    user = _call(settings, "UpdateUser", pb.UpdateUserRequest(name=name, disabled=False)).user
+    _show(output, user, f"{name} can log in.")
 
 
 @users.command("delete")
@@ -104,6 +116,10 @@ def list_users(settings: MeshSettings, output: str) -> None:
         [MessageToDict(user, preserving_proto_field_name=True) for user in found],
         lambda: print_table(("user", "roles", "state"), rows, empty="There are no users. `meshctl users create`."),
     )
+
+
+def _show(output: str, user: access_pb2.User, said: str) -> None:
+    show(output, MessageToDict(user, preserving_proto_field_name=True), lambda: click.echo(said))
 
 
 def _call(settings: MeshSettings, method: str, request: Any) -> Any:

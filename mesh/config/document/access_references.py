@@ -1,4 +1,4 @@
-"""What no single value of `access` and `edge` shows: roles, issuers and methods that there are none of."""
+"""What no single value of `access` and `edge` shows: roles, issuers, methods and reads that there are none of."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -30,7 +30,7 @@ def access_flaws(document: "MeshDocument") -> _Flaws:
     for name, limit in document.edge.limits.items():
         yield from _methods(("edge", "limits", name, "methods"), limit.methods)
     for name, cached in document.edge.cache.items():
-        yield from _methods(("edge", "cache", name, "methods"), cached.methods)
+        yield from _reads(("edge", "cache", name, "methods"), cached.methods)
 
 
 def services_at_the_edge(document: "MeshDocument") -> Iterator[tuple[Path, tuple[str, ...]]]:
@@ -67,6 +67,18 @@ def _methods(at: Path, patterns: Sequence[str]) -> _Flaws:
         elif methods is None and service.startswith("agentmesh."):
             advice = nearest(service, _contracts().keys()) or f"; there are {', '.join(_contracts())}"
             yield (*at, number), f"there is no contract {service!r} at the edge{advice}"
+
+
+def _reads(at: Path, patterns: Sequence[str]) -> _Flaws:
+    """Answers are kept of what is known to change nothing."""
+    from mesh.rpc.contracts import find_reads, public_reads
+
+    misspelt = dict(_methods(at, patterns))
+    yield from misspelt.items()
+    for number, pattern in enumerate(patterns):
+        if (*at, number) not in misspelt and not find_reads(pattern):
+            words = _words([method.rpartition(".")[2] for method in public_reads()])
+            yield (*at, number), f"{pattern} is no read whose answers can be kept; those are {words}"
 
 
 def _ways(at: Path, denial: Rule) -> _Flaws:

@@ -128,16 +128,6 @@ class CacheRule(Part):
     ttl: Annotated[PositiveDuration, Field(le=timedelta(days=1))]
     """Answers are at most that old. A change of the service's instances or of the document ends them before."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        # Imported here: who has no such rule does not need the contracts in memory.
-        from mesh.rpc.contracts import find_reads, public_reads
-
-        for pattern in self.methods:
-            if not find_reads(pattern):
-                raise ValueError(f"{pattern!r} is no read that can be kept; those are {', '.join(public_reads())}")
-        return self
-
 
 class Protection(Part):
     """Bounds against too much and too slow."""

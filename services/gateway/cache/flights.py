@@ -73,7 +73,7 @@ class Flights:
 
 @asynccontextmanager
 async def open_flights() -> AsyncIterator[Flights]:
-    """Flights that are given up when the block ends. A defect of a work ends the block."""
+    """Flights that are given up when the block ends. Defects of works end the block, in a group."""
     flights = Flights()
     async with open_background(flights._keep()):
         await flights._ready.wait()

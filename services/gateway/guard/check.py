@@ -5,7 +5,7 @@ Contract: https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/auth/v3/ext
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import grpc
 
 from mesh.access import GATEWAY, Decision, Principal, Target, decide
 from mesh.access.target_of import read_call
+from mesh.config.document.edge import Limit
 from mesh.errors import InvalidInput, MeshError, PermissionDenied, Unauthenticated, Unavailable
 from mesh.rpc.status import code_of, error_to_status
 from services.gateway.guard.credentials import is_basic_for_tokens, read_principal, to_plain
@@ -52,12 +53,14 @@ class Guard:
         view: Callable[[], AccessView | None],
         signer: Signs,
         note: Callable[[Noted], None],
+        take_leased: Callable[[str, Limit, tuple[str, ...]], tuple[str, str] | None] = lambda *_: None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._view = view
         self._signer = signer
         self._note = note
+        self._take_leased = take_leased
         self._clock = clock
         self._request = message(f"{AUTHORIZATION}.CheckRequest")
         self._response = message(f"{AUTHORIZATION}.CheckResponse")
@@ -158,9 +161,22 @@ class Guard:
         else:
             ok.headers_to_remove.append("x-client-authorization")
         ok.headers_to_remove.extend(_TAKEN_OFF)
-        if limits := limits_of(view.edge.limits, principal, target, client):
-            response.dynamic_metadata.update({"limits": limits})
+        self._limit(response, view.edge.limits, limits_of(view.edge.limits, principal, target, client))
         return response
+
+    def _limit(self, response: Any, limits: Mapping[str, Limit], asked: dict[str, dict[str, str]]) -> None:
+        """Let Envoy ask for those limits of which nothing was taken in advance."""
+        to_ask = {}
+        for name, values in asked.items():
+            leased = self._take_leased(name, limits[name], tuple(values.values()))
+            if leased is None:
+                to_ask[name] = values
+                continue
+            for header, value in zip(("ratelimit-policy", "ratelimit"), leased, strict=True):
+                added = response.ok_response.response_headers_to_add.add()
+                added.header.key, added.header.value = header, value
+        if to_ask:
+            response.dynamic_metadata.update({"limits": to_ask})
 
     def _deny(self, error: MeshError, correlation_id: str, *, is_grpc: bool) -> Any:
         response = self._response()

@@ -50,10 +50,10 @@ class Counter:
         self._full: _Recent[tuple[str, int, int], float] = _Recent()
         self._before: _Recent[tuple[str, int], tuple[int, int]] = _Recent()
 
-    async def take(self, key: str, limit: int, window: int) -> Taken:
-        """Count one more request under `key`, of which `limit` may pass in `window` seconds.
+    async def take(self, key: str, limit: int, window: int, *, calls: int = 1) -> Taken:
+        """Count one more request under `key`, of which `limit` may pass in `window` seconds; or `calls` at once.
 
-        Raises Unavailable when nobody counts.
+        All of them may pass, or none. Raises Unavailable when nobody counts.
         """
         now = self._clock()
         full_until = self._full.get((key, limit, window), 0.0)
@@ -61,19 +61,20 @@ class Counter:
             return Taken(False, 0, math.ceil(full_until - now))
         index, elapsed = divmod(now, window)
         name = f"limit/{key}/{window}/{int(index)}"
-        before, current = await self._circuit.ask(lambda: self._count(key, name, window, int(index)))
+        before, current = await self._circuit.ask(lambda: self._count(key, name, window, int(index), calls))
         weighted = before * (1 - elapsed / window) + current
         if weighted <= limit:
             return Taken(True, math.floor(limit - weighted), max(1, math.ceil(window - elapsed)))
-        wait = wait_for_room(limit, window, elapsed, before, min(current - 1, limit))
-        self._full.put((key, limit, window), now + wait)
+        wait = wait_for_room(limit, window, elapsed, before, min(current - calls, limit))
+        if calls == 1:
+            self._full.put((key, limit, window), now + wait)
         # When that fails it is one too many until the window has passed.
         with contextlib.suppress(Unavailable):
-            await self._circuit.ask(lambda: self._counts.add(name, 2 * window, -1))
+            await self._circuit.ask(lambda: self._counts.add(name, 2 * window, -calls))
         return Taken(False, 0, max(1, math.ceil(wait)))
 
-    async def _count(self, key: str, name: str, window: int, index: int) -> tuple[int, int]:
-        current = await self._counts.add(name, 2 * window)
+    async def _count(self, key: str, name: str, window: int, index: int, calls: int) -> tuple[int, int]:
+        current = await self._counts.add(name, 2 * window, calls)
         known = self._before.get((key, window), (0, 0))
         # What is over does not change any more.
         if known[0] != index:

@@ -7,7 +7,7 @@ Headers: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from mesh.config.document.edge import Limit
 from mesh.errors import Unavailable
 from services.gateway.guard.messages import RATE_LIMIT, message
 from services.gateway.limits.counter import Counter, Taken
+from services.gateway.limits.leases import Leases, size_of_lease
 
 METHOD = f"/{RATE_LIMIT}.RateLimitService/ShouldRateLimit"
 
@@ -36,9 +37,13 @@ class _Outcome:
 class RateLimits:
     """Answers by the limits that are in force."""
 
-    def __init__(self, limits: Callable[[], Mapping[str, Limit]], counter: Counter) -> None:
+    def __init__(
+        self, limits: Callable[[], Mapping[str, Limit]], counter: Counter, leases: Leases | None = None
+    ) -> None:
         self._limits = limits
         self._counter = counter
+        self._leases = leases if leases is not None else Leases()
+        self._taking: set[str] = set()
         self._request = message(f"{RATE_LIMIT}.RateLimitRequest")
         self._response = message(f"{RATE_LIMIT}.RateLimitResponse")
 
@@ -50,6 +55,14 @@ class RateLimits:
                 self._answer, self._request.FromString, self._response.SerializeToString
             )
         )
+
+    def take_leased(self, name: str, limit: Limit, values: Sequence[str]) -> tuple[str, str] | None:
+        """Let a call pass by what was taken in advance; None when it has to be asked for.
+
+        Else the values of the headers ratelimit-policy and ratelimit.
+        """
+        taken = self._leases.take(_key(name, values))
+        return None if taken is None else (_policy(name, limit), f'"{name}";r={taken[0]};t={taken[1]}')
 
     async def _answer(self, request: Any, context: Any) -> Any:
         asked = [
@@ -71,9 +84,23 @@ class RateLimits:
         return self._response_to(await asyncio.gather(*(self._take(*each) for each in known)))
 
     async def _take(self, name: str, limit: Limit, values: Sequence[str]) -> _Outcome:
-        window = int(limit.window.total_seconds())
+        window, key = int(limit.window.total_seconds()), _key(name, values)
+        # Another call may have taken a lease since the guard has asked.
+        if leased := self._leases.take(key):
+            return _Outcome(name, limit, Taken(True, *leased))
         try:
-            return _Outcome(name, limit, await self._counter.take(_key(name, values), limit.requests, window))
+            size = size_of_lease(limit.requests)
+            # One at a time: calls that come at once would take a lease each, and the limit would be gone in leases.
+            if size > 1 and key not in self._taking:
+                self._taking.add(key)
+                try:
+                    many = await self._counter.take(key, limit.requests, window, calls=size)
+                finally:
+                    self._taking.discard(key)
+                if many.is_allowed:
+                    self._leases.put(key, size - 1, left=many.left, seconds=many.resets_in)
+                    return _Outcome(name, limit, replace(many, left=many.left + size - 1))
+            return _Outcome(name, limit, await self._counter.take(key, limit.requests, window))
         except Unavailable:
             return _Outcome(name, limit, None)
 
@@ -90,7 +117,7 @@ class RateLimits:
                     waits.append(_PAUSE)
                     reason = reason or "LIMITS_AWAY"
                 continue
-            policies.append(f'"{outcome.name}";q={limit.requests};w={int(limit.window.total_seconds())}')
+            policies.append(_policy(outcome.name, limit))
             states.append(f'"{outcome.name}";r={taken.left};t={taken.resets_in}')
             if not taken.is_allowed:
                 waits.append(taken.resets_in)
@@ -124,6 +151,10 @@ def _key(name: str, values: Sequence[str]) -> str:
         digest.update(len(data).to_bytes(4))
         digest.update(data)
     return f"{name}/{digest.hexdigest()}"
+
+
+def _policy(name: str, limit: Limit) -> str:
+    return f'"{name}";q={limit.requests};w={int(limit.window.total_seconds())}'
 
 
 def _add(response: Any, name: str, value: str) -> None:

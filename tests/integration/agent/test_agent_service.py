@@ -268,3 +268,28 @@ async def test_a_mesh_client_runs_a_task_elsewhere_and_hears_of_its_updates(runn
             await waiting
         while probe.canceled < 2:
             await asyncio.sleep(0.005)
+
+
+async def test_all_tasks_are_followed_from_the_call_on_without_their_output(running):
+    async with running() as (_, stub, stop, serving):
+        before = await submit(stub, "count", {"count": 0})
+        await updates(stub, before.id)
+        stream = stub.WatchTasks(agent_service_pb2.WatchTasksRequest())
+        first = await stream.read()
+        assert first.ready.instance == "probe-1"
+        tasks = [await submit(stub, "count", {"count": 3}), await submit(stub, "fail", "x")]
+        for task in tasks:
+            await updates(stub, task.id)
+        stop.set()
+        heard = []
+        while (response := await stream.read()) is not grpc.aio.EOF:
+            heard.append(response.task)
+        await serving
+    assert {task.id for task in heard} == {task.id for task in tasks}
+    for task in tasks:
+        mine = [it for it in heard if it.id == task.id]
+        assert [it.sequence for it in mine] == list(range(1, len(mine) + 1))
+        assert not any(it.output for it in mine)
+    (counted,) = (it for it in heard if it.id == tasks[0].id and it.state == agent_pb2.TASK_STATE_COMPLETED)
+    assert counted.skill_id == "count"
+    assert heard[-1].error.fix or heard[-1].state == agent_pb2.TASK_STATE_COMPLETED

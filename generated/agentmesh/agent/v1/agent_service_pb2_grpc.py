@@ -50,6 +50,11 @@ class AgentServiceStub:
                 request_serializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTaskRequest.SerializeToString,
                 response_deserializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTaskResponse.FromString,
                 _registered_method=True)
+        self.WatchTasks = channel.unary_stream(
+                '/agentmesh.agent.v1.AgentService/WatchTasks',
+                request_serializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTasksRequest.SerializeToString,
+                response_deserializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTasksResponse.FromString,
+                _registered_method=True)
         self.GetTask = channel.unary_unary(
                 '/agentmesh.agent.v1.AgentService/GetTask',
                 request_serializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.GetTaskRequest.SerializeToString,
@@ -95,6 +100,16 @@ class AgentServiceServicer:
         """WatchTask sends the updates of a task in the order of their sequence numbers, without gaps, starting after
         after_sequence, and ends when the task has ended. After a broken stream the caller MUST go on by calling again
         with the last sequence number that it has seen. OUT_OF_RANGE when after_sequence is larger than the newest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTasks(self, request, context):
+        """WatchTasks tells of the tasks of one instance of the agent: first one message `ready`, then the task after each of
+        its changes from then on, without its output, in the order of the changes. A caller that wants what was before
+        calls ListTasks after `ready`. RESOURCE_EXHAUSTED when the caller does not keep up: it MUST take it that it has
+        missed changes. The stream ends with OK when the instance stops, after the last change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +163,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.WatchTask,
                     request_deserializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTaskRequest.FromString,
                     response_serializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTaskResponse.SerializeToString,
+            ),
+            'WatchTasks': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTasks,
+                    request_deserializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTasksRequest.FromString,
+                    response_serializer=agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTasksResponse.SerializeToString,
             ),
             'GetTask': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTask,
@@ -252,6 +272,33 @@ class AgentService:
             '/agentmesh.agent.v1.AgentService/WatchTask',
             agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTaskRequest.SerializeToString,
             agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentmesh.agent.v1.AgentService/WatchTasks',
+            agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTasksRequest.SerializeToString,
+            agentmesh_dot_agent_dot_v1_dot_agent__service__pb2.WatchTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

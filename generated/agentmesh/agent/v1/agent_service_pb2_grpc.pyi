@@ -44,6 +44,12 @@ class AgentServiceStub:
     after_sequence, and ends when the task has ended. After a broken stream the caller MUST go on by calling again
     with the last sequence number that it has seen. OUT_OF_RANGE when after_sequence is larger than the newest.
     """
+    WatchTasks: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.WatchTasksRequest, _agent_service_pb2.WatchTasksResponse]
+    """WatchTasks tells of the tasks of one instance of the agent: first one message `ready`, then the task after each of
+    its changes from then on, without its output, in the order of the changes. A caller that wants what was before
+    calls ListTasks after `ready`. RESOURCE_EXHAUSTED when the caller does not keep up: it MUST take it that it has
+    missed changes. The stream ends with OK when the instance stops, after the last change.
+    """
     GetTask: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetTaskRequest, _agent_service_pb2.GetTaskResponse]
     """GetTask returns a task as it stands. NOT_FOUND when the agent does not know it."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListTasksRequest, _agent_service_pb2.ListTasksResponse]
@@ -72,6 +78,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """WatchTask sends the updates of a task in the order of their sequence numbers, without gaps, starting after
     after_sequence, and ends when the task has ended. After a broken stream the caller MUST go on by calling again
     with the last sequence number that it has seen. OUT_OF_RANGE when after_sequence is larger than the newest.
+    """
+    WatchTasks: _aio.UnaryStreamMultiCallable[_agent_service_pb2.WatchTasksRequest, _agent_service_pb2.WatchTasksResponse]  # type: ignore[assignment]
+    """WatchTasks tells of the tasks of one instance of the agent: first one message `ready`, then the task after each of
+    its changes from then on, without its output, in the order of the changes. A caller that wants what was before
+    calls ListTasks after `ready`. RESOURCE_EXHAUSTED when the caller does not keep up: it MUST take it that it has
+    missed changes. The stream ends with OK when the instance stops, after the last change.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetTaskRequest, _agent_service_pb2.GetTaskResponse]  # type: ignore[assignment]
     """GetTask returns a task as it stands. NOT_FOUND when the agent does not know it."""
@@ -116,6 +128,18 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchTask sends the updates of a task in the order of their sequence numbers, without gaps, starting after
         after_sequence, and ends when the task has ended. After a broken stream the caller MUST go on by calling again
         with the last sequence number that it has seen. OUT_OF_RANGE when after_sequence is larger than the newest.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTasks(
+        self,
+        request: _agent_service_pb2.WatchTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_service_pb2.WatchTasksResponse], _abc.AsyncIterator[_agent_service_pb2.WatchTasksResponse]]:
+        """WatchTasks tells of the tasks of one instance of the agent: first one message `ready`, then the task after each of
+        its changes from then on, without its output, in the order of the changes. A caller that wants what was before
+        calls ListTasks after `ready`. RESOURCE_EXHAUSTED when the caller does not keep up: it MUST take it that it has
+        missed changes. The stream ends with OK when the instance stops, after the last change.
         """
 
     @_abc_1.abstractmethod

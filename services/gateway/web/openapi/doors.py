@@ -96,6 +96,18 @@ DOORS: dict[str, Any] = {
             "responses": _answers(_TOKENS),
         }
     },
+    "/v1/cache/{service}": {
+        "delete": {
+            "operationId": "purge",
+            "tags": ["Cache"],
+            "summary": "Give no answer of a service any more that is kept for a time by rules of edge.cache.",
+            "parameters": [{"name": "service", "in": "path", "required": True, "schema": {"type": "string"}}],
+            "responses": {
+                "204": {"description": "Done."},
+                "default": {"description": "An error.", "content": _PROBLEM_CONTENT},
+            },
+        }
+    },
     "/v1/auth/whoami": {
         "get": {
             "operationId": "whoami",

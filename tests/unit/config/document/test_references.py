@@ -164,6 +164,7 @@ CALL_TOOL = "agentmesh.mcp.v1.McpBridgeService/CallTool"
         "access: {roles: {r: {deny: [{methods: [/agentmesh*], tools: [x], skills: ['*']}]}}}",
         "edge: {limits: {l: {requests: 1, services: [a, gateway]}}}",
         "edge: {cache: {c: {methods: [agentmesh.mcp.v1.McpBridgeService/ListTools], ttl: 1s, services: [a]}}}",
+        "edge: {cache: {c: {methods: ['*', 'agentmesh.mcp.v1.McpBridgeService/*'], ttl: 24h}}}",
         "access: {issuers: {corp: {issuer: x, audiences: [y], jwks: '{}'}}, roles: {r: {}}, "
         "bindings: {x: {roles: [r], issuer: corp, claims: {a: b}}}}",
     ],
@@ -216,6 +217,21 @@ def test_good_access_has_no_faults(text):
             "edge: {cache: {c: {methods: [agentmesh.mcp.v1.McpBridgeService/X], ttl: 1s}}}",
             "edge.cache.c.methods[0]",
             "has no method 'X'",
+        ),
+        (
+            f"edge: {{cache: {{c: {{methods: [{CALL_TOOL}], ttl: 1s}}}}}}",
+            "edge.cache.c.methods[0]",
+            "is no read whose answers can be kept; those are AgentService/GetAgentCard, ",
+        ),
+        (
+            "edge: {cache: {c: {methods: ['*', agentmesh.mcp.v1.McpBridgeService/Watch], ttl: 1s}}}",
+            "edge.cache.c.methods[1]",
+            "is no read whose answers can be kept",
+        ),
+        (
+            "edge: {cache: {c: {methods: [acme.v1.Shop/List], ttl: 1s}}}",
+            "edge.cache.c.methods[0]",
+            "is no read whose answers can be kept",
         ),
     ],
 )

@@ -4,10 +4,12 @@ import secrets
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import grpc
 import pytest
+import pytest_asyncio
 
 from agentmesh.gateway.v1 import gateway_service_pb2 as pb
 from mesh.errors import MeshError, ResourceExhausted, Unauthenticated
@@ -70,19 +72,37 @@ def control_plane():
     return ControlPlane()
 
 
-@pytest.fixture
-async def client(control_plane):
+class Switch:
+    """The doors of the test that runs: a server takes 0.2 s to stop, so all tests use one."""
+
+    def __init__(self) -> None:
+        self.doors: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.doors(scope, receive, send)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def served():
     folder = tempfile.mkdtemp(prefix="am-", dir="/tmp")
     path = Path(folder) / "web.sock"
-    knowledge = Knowledge()
-    knowledge.access.jwks, knowledge.access.issuer = b'{"keys": []}', "agentmesh"
+    switch = Switch()
     try:
         async with (
-            open_web(f"unix:{path}", build_app(token_routes(knowledge, control_plane))),
+            open_web(f"unix:{path}", switch),
             aiohttp.ClientSession(
                 "http://edge.example", connector=aiohttp.UnixConnector(str(path)), timeout=aiohttp.ClientTimeout(10)
             ) as session,
         ):
-            yield session
+            yield switch, session
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def client(served, control_plane):
+    switch, session = served
+    knowledge = Knowledge()
+    knowledge.access.jwks, knowledge.access.issuer = b'{"keys": []}', "agentmesh"
+    switch.doors = build_app(token_routes(knowledge, control_plane))
+    return session

@@ -7,6 +7,8 @@ import pytest
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 PASSWORD = "correct horse battery"
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 async def begin(client) -> dict:
     async with client.post("/oauth2/device_authorization", data={"client_id": "cli"}) as response:

@@ -7,6 +7,8 @@ import pytest
 PASSWORD = "correct horse battery"
 FORM = "application/x-www-form-urlencoded"
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 def basic(text: bytes) -> dict[str, str]:
     # The guard hands the header authorization of clients on under this name.
