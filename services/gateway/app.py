@@ -11,6 +11,7 @@ from mesh.rpc.contracts import PUBLIC
 from mesh.runtime import Stop
 from services.gateway.cache import CacheDoor, Generations, Kept, open_flights, open_upstream
 from services.gateway.catalog import CatalogServicer, catalog_service
+from services.gateway.channels import Channels
 from services.gateway.guard.check import Guard
 from services.gateway.guard.notes import Notes
 from services.gateway.guard.server import open_guard
@@ -21,14 +22,16 @@ from services.gateway.limits import Counter, RateLimits
 from services.gateway.settings import GatewaySettings
 from services.gateway.storage import Circuit, open_storage
 from services.gateway.web.cache import cache_routes
-from services.gateway.web.events import EventHub, event_routes, follow_mesh, follow_tasks
-from services.gateway.web.graphql import graphql_routes
+from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
+from services.gateway.web.graphql import GraphQLDoor
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
 
 # Of streams that clients hold open; how many calls they make is for the limits of the mesh document to say.
 _MOST_CALLS = 4096
+_STREAM_GRACE = 3.0
+"""Seconds in which readers of events are told that the gateway stops."""
 
 
 async def run(stop: Stop) -> None:
@@ -51,15 +54,17 @@ async def run(stop: Stop) -> None:
         cache = CacheDoor(lambda: knowledge.view, Generations(knowledge), kept, flights, upstream)
 
         hub = EventHub()
+        channels = await stack.enter_async_context(Channels())
+        graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
+        mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
         routes = [
             *token_routes(knowledge, stub),
             *openapi_routes(),
             *event_routes(knowledge, hub),
-            *graphql_routes(knowledge, hub, stub),
+            *graphql.routes,
             *cache_routes(knowledge, kept),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
-        stack.callback(hub.end_all, "the gateway stops")
 
         catalog = CatalogServicer(knowledge)
         server = await stack.enter_async_context(_open_contracts(settings, catalog, cache))
@@ -67,9 +72,17 @@ async def run(stop: Stop) -> None:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(work)
-                for work in (_serve(server, knowledge), follow_mesh(knowledge, hub), follow_tasks(knowledge, hub))
+                for work in (
+                    _serve(server, knowledge),
+                    mesh_source.run(),
+                    task_source.run(),
+                    follow_access(knowledge, hub),
+                )
             ]
             await stop.wait()
+            # First of all: who reads here may read on at another gateway at once.
+            graphql.end_streams()
+            await hub.close(_STREAM_GRACE)
             for task in background:
                 task.cancel()
 

@@ -53,6 +53,8 @@ async def open_web(listen: str, app: Starlette) -> AsyncIterator[None]:
         config = uvicorn.Config(
             app,
             log_config=None,
+            # Below that it logs the queries of WebSockets, in which browsers show tokens.
+            log_level="warning",
             access_log=False,
             lifespan="off",
             ws_max_size=64 << 10,

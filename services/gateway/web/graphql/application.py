@@ -38,7 +38,7 @@ class _CheckedSocket(ASGIWebSocketAdapter):
 class Application(GraphQL[Any, None]):
     """One for the gateway."""
 
-    websocket_adapter_class = _CheckedSocket  # type: ignore[assignment]
+    websocket_adapter_class = _CheckedSocket
 
     def __init__(self, sources: Sources) -> None:
         super().__init__(

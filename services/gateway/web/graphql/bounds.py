@@ -52,7 +52,9 @@ def check_bounds(document: DocumentNode, variables: Mapping[str, Any]) -> list[G
     size = _Size(*(max(values) for values in zip(_Size(), *sizes, strict=True)))
     errors = []
     if size.depth > DEEPEST:
-        errors.append(_too_much("QUERY_TOO_DEEP", f"The query is {size.depth} deep, more than {DEEPEST}.", "Ask twice."))
+        errors.append(
+            _too_much("QUERY_TOO_DEEP", f"The query is {size.depth} deep, more than {DEEPEST}.", "Ask twice.")
+        )
     if size.aliases > MOST_ALIASES:
         summary = f"The query has {size.aliases} aliases, more than {MOST_ALIASES}."
         errors.append(_too_much("QUERY_TOO_MANY_ALIASES", summary, "Ask in several queries."))

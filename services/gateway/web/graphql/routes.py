@@ -74,9 +74,7 @@ class GraphQLDoor:
             correlation_id.set(caller_of(request).correlation_id)
             if scope["method"] == "POST":
                 if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
-                    problem = build_problem(
-                        415, "The body is of another type.", reason="NO_JSON", fix=f"Send {_JSON}."
-                    )
+                    problem = build_problem(415, "The body is of another type.", reason="NO_JSON", fix=f"Send {_JSON}.")
                     await problem(scope, receive, send)
                     return
                 body = await read_body(request, _LONGEST)
@@ -88,8 +86,8 @@ class GraphQLDoor:
 
     async def _make(self) -> ASGIApp:
         async with self._making:
-            self._app = self._app or await asyncio.to_thread(_import, self._sources)
-        return self._app
+            app = self._app = self._app or await asyncio.to_thread(_import, self._sources)
+        return app
 
 
 def _import(sources: Sources) -> ASGIApp:

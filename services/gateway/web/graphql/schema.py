@@ -1,11 +1,12 @@
 """The schema, and how operations are run by it: each with a reader of its own, on a WebSocket, too."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import strawberry
 from graphql import GraphQLError
+from strawberry.types.execution import ExecutionResult, PreExecutionError
 
 from mesh.errors import MeshError
 from mesh.telemetry import get_logger
@@ -31,15 +32,19 @@ class Connected:
 class Schema(strawberry.Schema):
     """Gives each operation a Reader as its context, in place of Connected."""
 
-    async def execute(self, *args: Any, context_value: Any = None, **kwargs: Any) -> Any:
+    async def execute(  # type: ignore[override]
+        self, query: str | None, *, context_value: Connected, **kwargs: Any
+    ) -> ExecutionResult:
         """One answer."""
         try:
             async with _reader_of(context_value) as reader:
-                return await super().execute(*args, context_value=reader, **kwargs)
+                return await super().execute(query, context_value=reader, **kwargs)
         except MeshError as err:
-            return strawberry.types.ExecutionResult(data=None, errors=[_error_of(err)])
+            return ExecutionResult(data=None, errors=[_error_of(err)])
 
-    async def stream(self, *args: Any, context_value: Any = None, **kwargs: Any) -> Any:
+    async def stream(  # type: ignore[override]
+        self, query: str | None, *, context_value: Connected, **kwargs: Any
+    ) -> AsyncGenerator[Any, None]:
         """One answer, or for a subscription any number."""
         run = super().stream
 
@@ -47,12 +52,12 @@ class Schema(strawberry.Schema):
             try:
                 async with (
                     _reader_of(context_value) as reader,
-                    aclosing(await run(*args, context_value=reader, **kwargs)) as found,
+                    aclosing(await run(query, context_value=reader, **kwargs)) as found,
                 ):
                     async for result in found:
                         yield result
             except MeshError as err:
-                yield strawberry.types.PreExecutionError(data=None, errors=[_error_of(err)])
+                yield PreExecutionError(data=None, errors=[_error_of(err)])
 
         return results()
 
@@ -69,7 +74,7 @@ def build_schema() -> Schema:
     return Schema(query=Query, subscription=Subscription, extensions=[lambda: DocumentReader(documents)])
 
 
-def _reader_of(connected: Connected) -> Any:
+def _reader_of(connected: Connected) -> AbstractAsyncContextManager[Reader]:
     return open_reader(connected.sources, connected.caller, connected.viewer)
 
 

@@ -59,10 +59,10 @@ class Subscription:
             if newest:
                 yield Revision.of(newest[0])
 
-    @strawberry.subscription(description="Updates of a task, without gaps, behind the one numbered `after`; to its end.")
-    async def task_updates(
-        self, info: Context, agent: str, task: str, after: int = 0
-    ) -> AsyncIterator[TaskUpdate]:
+    @strawberry.subscription(
+        description="Updates of a task, without gaps, behind the one numbered `after`; to its end."
+    )
+    async def task_updates(self, info: Context, agent: str, task: str, after: int = 0) -> AsyncIterator[TaskUpdate]:
         reader = info.context
         find_agent(reader, agent)
         if after < 0:

@@ -56,7 +56,13 @@ class Instance:
 
     @classmethod
     def of(cls, told: control_pb2.Instance) -> "Instance":
-        return cls(told.id, told.version, told.protocol, told.healthy, told.health_output)
+        return cls(
+            id=told.id,
+            version=told.version,
+            protocol=told.protocol,
+            healthy=told.healthy,
+            health_output=told.health_output,
+        )
 
 
 @strawberry.type(description="A tool of an MCP server.")
@@ -148,7 +154,7 @@ class TaskError:
 
     @classmethod
     def of(cls, told: error_pb2.ErrorDetail) -> "TaskError":
-        return cls(told.reason, told.summary, told.field, told.fix)
+        return cls(reason=told.reason, summary=told.summary, field=told.field, fix=told.fix)
 
 
 @strawberry.type(description="A piece of work that an agent has accepted; without what went in and what came out.")
@@ -261,9 +267,7 @@ class Service:
             return None
         found = await info.context.tools(self._told)
         page, where = take(found, first, after, lambda tool: tool.name)
-        return Connection(
-            nodes=[Tool.of(self._told.name, it) for it in page], page_info=where, total_count=len(found)
-        )
+        return Connection(nodes=[Tool.of(self._told.name, it) for it in page], page_info=where, total_count=len(found))
 
     @strawberry.field(description="The agent that it is; null when it is none.")
     def agent(self) -> Agent | None:
