@@ -52,9 +52,8 @@ def check_bounds(document: DocumentNode, variables: Mapping[str, Any]) -> list[G
     size = _Size(*(max(values) for values in zip(_Size(), *sizes, strict=True)))
     errors = []
     if size.depth > DEEPEST:
-        errors.append(
-            _too_much("QUERY_TOO_DEEP", f"The query is {size.depth} deep, more than {DEEPEST}.", "Ask twice.")
-        )
+        summary = f"The query is {size.depth} deep, more than {DEEPEST}."
+        errors.append(_too_much("QUERY_TOO_DEEP", summary, "Ask in several queries."))
     if size.aliases > MOST_ALIASES:
         summary = f"The query has {size.aliases} aliases, more than {MOST_ALIASES}."
         errors.append(_too_much("QUERY_TOO_MANY_ALIASES", summary, "Ask in several queries."))
@@ -87,10 +86,16 @@ class _Measure:
     def sizes(self) -> list[_Size]:
         """Of all operations, and of fragments that none of them uses, too: they are validated all the same."""
         return [
-            self._of_selections(it.selection_set, 0)
+            self._of_definition(it, 0)
             for it in self._document.definitions
             if isinstance(it, OperationDefinitionNode | FragmentDefinitionNode)
         ]
+
+    def _of_definition(self, definition: OperationDefinitionNode | FragmentDefinitionNode, nested: int) -> _Size:
+        size = self._of_selections(definition.selection_set, nested)
+        # Tools ask for the schema in one deep query; graphql-core has a rule of its own against abuse of that.
+        is_schema = isinstance(definition, FragmentDefinitionNode) and _is_meta(definition.type_condition.name.value)
+        return size._replace(depth=0) if is_schema else size
 
     def _of_selections(self, selections: SelectionSetNode | None, nested: int) -> _Size:
         if nested > _MOST_NESTED:
@@ -109,8 +114,7 @@ class _Measure:
     def _of_field(self, node: FieldNode, nested: int) -> _Size:
         name = node.name.value
         below = self._of_selections(node.selection_set, nested)
-        # Tools ask for the schema in one deep query; graphql-core has a rule of its own against abuse of that.
-        depth = 0 if name.startswith("__") else below.depth + 1
+        depth = 0 if _is_meta(name) else below.depth + 1
         own = _ASKING if name in _ASKS else 1
         return _Size(depth, below.aliases + (node.alias is not None), own + self._items(node) * below.cost)
 
@@ -119,7 +123,7 @@ class _Measure:
             # Should it lead to itself: that is refused by another rule.
             self._measured[name] = _Size()
             fragment = self._fragments.get(name)
-            self._measured[name] = self._of_selections(fragment.selection_set if fragment else None, nested)
+            self._measured[name] = self._of_definition(fragment, nested) if fragment is not None else _Size()
         return self._measured[name]
 
     def _items(self, node: FieldNode) -> int:
@@ -136,6 +140,11 @@ class _Measure:
         if isinstance(node, VariableNode):
             return self._variables.get(node.name.value, self._defaults.get(node.name.value, PAGE))
         return int(node.value) if isinstance(node, IntValueNode) else None
+
+
+def _is_meta(name: str) -> bool:
+    """Whether a field or a type belongs to the schema's description of itself."""
+    return name.startswith("__")
 
 
 def _too_much(reason: str, summary: str, fix: str) -> GraphQLError:

@@ -86,8 +86,9 @@ class GraphQLDoor:
 
     async def _make(self) -> ASGIApp:
         async with self._making:
-            app = self._app = self._app or await asyncio.to_thread(_import, self._sources)
-        return app
+            if self._app is None:
+                self._app = await asyncio.to_thread(_import, self._sources)
+            return self._app
 
 
 def _import(sources: Sources) -> ASGIApp:

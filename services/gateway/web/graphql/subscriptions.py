@@ -1,4 +1,4 @@
-"""What changes, as it changes. Latest wins: a reader that is slow misses what lies between, apart from updates of tasks.
+"""What changes, as it changes. Latest wins: a slow reader misses what lies between, apart from updates of tasks.
 
 Each of them ends, or fails, when its caller may have it no more, see streams.
 """

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +81,11 @@ class World:
 @pytest.fixture
 def world():
     return World()
+
+
+@pytest.fixture
+def short_folder():
+    """For sockets, whose paths must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="am-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
