@@ -22,10 +22,10 @@ _TOOL_OF: dict[str, Any] = {
     f"{_MCP}InvokeTool": mcp_bridge_service_pb2.InvokeToolRequest,
 }
 _SKILL_OF: dict[str, Any] = {f"{_AGENT}SubmitTask": agent_service_pb2.SubmitTaskRequest}
-_ANY_TOOL = f"{_MCP}Link"
+_ANY_TOOL = (f"{_MCP}Ask", f"{_MCP}Dialog", f"{_MCP}Link")
 _ANY_SKILL = f"{_AGENT}Converse"
 
-METHODS_OF_TOOLS = (*_TOOL_OF, _ANY_TOOL)
+METHODS_OF_TOOLS = (*_TOOL_OF, *_ANY_TOOL)
 """Through these tools are called."""
 METHODS_OF_SKILLS = (*_SKILL_OF, _ANY_SKILL)
 """Through these skills are called."""
@@ -49,7 +49,7 @@ def read_call(
     if not is_grpc and _GRPC.fullmatch(path) is None:
         return Target(service, path), body
     method = path.removeprefix("/")
-    if method == _ANY_TOOL:
+    if method in _ANY_TOOL:
         return Target(service, method, tool=ANYTHING), b""
     if method == _ANY_SKILL:
         return Target(service, method, skill=ANYTHING), b""

@@ -12,15 +12,13 @@ from mesh.access.issuer import Issued, TokenIssuer
 from mesh.config.history import RevisionStore
 from mesh.errors import InvalidInput, PermissionDenied
 from mesh.rpc import Service, call_context
-from mesh.state import MeshState, StateStore
+from mesh.state import StateStore
 from services.control_plane.access_keeper import AccessKeeper
 from services.control_plane.config_codec import revision_to_proto
-from services.control_plane.control_service import services_to_proto
+from services.control_plane.mesh_watch import watch_mesh
 
 GATEWAY = "gateway"
 _T = TypeVar("_T")
-_PAUSE = 0.05
-"""Seconds in which changes of the mesh are gathered."""
 _PAGE = 50
 _MOST_PAGE = 1000
 
@@ -55,14 +53,8 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         self, request: pb.WatchMeshRequest, context: grpc.ServicerContext
     ) -> AsyncIterator[pb.WatchMeshResponse]:
         self._check()
-        states = aiter(self._store.watch())
-        while (state := await self._unless_draining(_next(states))) is not None:
-            yield pb.WatchMeshResponse(
-                services=services_to_proto(state),
-                revision=state.policy.revision,
-                document_version=state.policy.version,
-            )
-            await asyncio.sleep(_PAUSE)
+        async for response in watch_mesh(self._store, self._draining):
+            yield response
 
     async def ListRevisions(
         self, request: pb.ListRevisionsRequest, context: grpc.ServicerContext
@@ -115,10 +107,6 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         finally:
             stop.cancel()
             upcoming.cancel()
-
-
-async def _next(states: AsyncIterator[MeshState]) -> MeshState:
-    return await anext(states)
 
 
 def _to_proto(issued: Issued) -> pb.IssueTokenResponse:

@@ -69,6 +69,224 @@ class LinkResponse(_message.Message):
 Global___LinkResponse: _TypeAlias = LinkResponse  # noqa: Y015
 
 @_typing.final
+class AskRequest(_message.Message):
+    """AskRequest is a request of the Model Context Protocol in the form of 2026-07-28."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    SESSION_KEY_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Method, such as "tools/call"."""
+    params: _builtins.bytes
+    """Its params: a JSON object, whose "_meta" has at least "io.modelcontextprotocol/protocolVersion" and
+    "io.modelcontextprotocol/clientCapabilities".
+    """
+    session_key: _builtins.str
+    """Requests of one caller with the same key may share a session of a server that has sessions; others never do."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        params: _builtins.bytes = ...,
+        session_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "params", b"params", "session_key", b"session_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskRequest: _TypeAlias = AskRequest  # noqa: Y015
+
+@_typing.final
+class AskResponse(_message.Message):
+    """AskResponse carries the outcome of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    result: _builtins.bytes
+    """The result: a JSON object."""
+    error: _builtins.bytes
+    """The server's error: a JSON object with "code", "message" and maybe "data"."""
+    def __init__(
+        self,
+        *,
+        result: _builtins.bytes = ...,
+        error: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___AskResponse: _TypeAlias = AskResponse  # noqa: Y015
+
+@_typing.final
+class DialogRequest(_message.Message):
+    """DialogRequest is a message of the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___AskRequest:
+        """What is asked; the first message, and only that."""
+
+    @_builtins.property
+    def answer(self) -> Global___DialogAnswer:
+        """The answer to a request of the server."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___AskRequest | None = ...,
+        answer: Global___DialogAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "message", b"message", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "message", b"message", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["request", "answer"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___DialogRequest: _TypeAlias = DialogRequest  # noqa: Y015
+
+@_typing.final
+class DialogAnswer(_message.Message):
+    """DialogAnswer answers a request of the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`id` of the request."""
+    result: _builtins.bytes
+    """The result: a JSON object."""
+    error: _builtins.bytes
+    """An error: a JSON object with "code" and "message"."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        result: _builtins.bytes = ...,
+        error: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___DialogAnswer: _TypeAlias = DialogAnswer  # noqa: Y015
+
+@_typing.final
+class DialogResponse(_message.Message):
+    """DialogResponse is a message of the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notification(self) -> Global___DialogNotification:
+        """Something that the server tells."""
+
+    @_builtins.property
+    def question(self) -> Global___DialogQuestion:
+        """Something that the server asks the client, such as "elicitation/create"."""
+
+    @_builtins.property
+    def outcome(self) -> Global___AskResponse:
+        """The outcome of the request; the last message."""
+
+    def __init__(
+        self,
+        *,
+        notification: Global___DialogNotification | None = ...,
+        question: Global___DialogQuestion | None = ...,
+        outcome: Global___AskResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "notification", b"notification", "outcome", b"outcome", "question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "notification", b"notification", "outcome", b"outcome", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["notification", "question", "outcome"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___DialogResponse: _TypeAlias = DialogResponse  # noqa: Y015
+
+@_typing.final
+class DialogNotification(_message.Message):
+    """DialogNotification is a notification of the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """Method, such as "notifications/progress"."""
+    params: _builtins.bytes
+    """Its params: a JSON object, or empty. The progress token is that of the request."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        params: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "params", b"params"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialogNotification: _TypeAlias = DialogNotification  # noqa: Y015
+
+@_typing.final
+class DialogQuestion(_message.Message):
+    """DialogQuestion is a request of the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    PARAMS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Identifies it in this dialog."""
+    method: _builtins.str
+    """Method, such as "sampling/createMessage"."""
+    params: _builtins.bytes
+    """Its params: a JSON object, or empty."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        method: _builtins.str = ...,
+        params: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "method", b"method", "params", b"params"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DialogQuestion: _TypeAlias = DialogQuestion  # noqa: Y015
+
+@_typing.final
 class GetServerRequest(_message.Message):
     """GetServerRequest asks who the server is."""
 

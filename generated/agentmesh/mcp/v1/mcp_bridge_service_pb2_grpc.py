@@ -43,6 +43,16 @@ class McpBridgeServiceStub:
                 request_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.LinkRequest.SerializeToString,
                 response_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.LinkResponse.FromString,
                 _registered_method=True)
+        self.Ask = channel.unary_unary(
+                '/agentmesh.mcp.v1.McpBridgeService/Ask',
+                request_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.AskRequest.SerializeToString,
+                response_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.AskResponse.FromString,
+                _registered_method=True)
+        self.Dialog = channel.stream_stream(
+                '/agentmesh.mcp.v1.McpBridgeService/Dialog',
+                request_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.DialogRequest.SerializeToString,
+                response_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.DialogResponse.FromString,
+                _registered_method=True)
         self.GetServer = channel.unary_unary(
                 '/agentmesh.mcp.v1.McpBridgeService/GetServer',
                 request_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.GetServerRequest.SerializeToString,
@@ -111,6 +121,25 @@ class McpBridgeServiceServicer:
         from the caller. A frame that is not a JSON-RPC message, or is too large, is answered by a JSON-RPC error frame
         and does not end the stream. The stream ends when the caller closes it, or with UNAVAILABLE when the server ends.
         Nothing survives the end of a stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Ask(self, request, context):
+        """Ask carries one request of the modern era (2026-07-28), of which nothing but its result is expected. The bridge adapts
+        it to what the server speaks. An error of the server is an outcome; a status other than OK tells of the way to it.
+        INVALID_ARGUMENT for params that are not a JSON object.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Dialog(self, request_iterator, context):
+        """Dialog carries one request with all that belongs to it: notifications and requests of the server come before its
+        outcome, which is the last message; the caller answers requests, and cancels by cancelling the call. The first
+        message is the request, and only that. Also carries "subscriptions/listen". Errors are those of Ask, and
+        RESOURCE_EXHAUSTED when the bridge keeps as many sessions with the server as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +236,16 @@ def add_McpBridgeServiceServicer_to_server(servicer, server):
                     request_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.LinkRequest.FromString,
                     response_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.LinkResponse.SerializeToString,
             ),
+            'Ask': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ask,
+                    request_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.AskRequest.FromString,
+                    response_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.AskResponse.SerializeToString,
+            ),
+            'Dialog': grpc.stream_stream_rpc_method_handler(
+                    servicer.Dialog,
+                    request_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.DialogRequest.FromString,
+                    response_serializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.DialogResponse.SerializeToString,
+            ),
             'GetServer': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServer,
                     request_deserializer=agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.GetServerRequest.FromString,
@@ -293,6 +332,60 @@ class McpBridgeService:
             '/agentmesh.mcp.v1.McpBridgeService/Link',
             agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.LinkRequest.SerializeToString,
             agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.LinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmesh.mcp.v1.McpBridgeService/Ask',
+            agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.AskRequest.SerializeToString,
+            agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.AskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Dialog(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/agentmesh.mcp.v1.McpBridgeService/Dialog',
+            agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.DialogRequest.SerializeToString,
+            agentmesh_dot_mcp_dot_v1_dot_mcp__bridge__service__pb2.DialogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,17 @@ class McpBridgeServiceStub:
     and does not end the stream. The stream ends when the caller closes it, or with UNAVAILABLE when the server ends.
     Nothing survives the end of a stream.
     """
+    Ask: _grpc.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.AskRequest, _mcp_bridge_service_pb2.AskResponse]
+    """Ask carries one request of the modern era (2026-07-28), of which nothing but its result is expected. The bridge adapts
+    it to what the server speaks. An error of the server is an outcome; a status other than OK tells of the way to it.
+    INVALID_ARGUMENT for params that are not a JSON object.
+    """
+    Dialog: _grpc.StreamStreamMultiCallable[_mcp_bridge_service_pb2.DialogRequest, _mcp_bridge_service_pb2.DialogResponse]
+    """Dialog carries one request with all that belongs to it: notifications and requests of the server come before its
+    outcome, which is the last message; the caller answers requests, and cancels by cancelling the call. The first
+    message is the request, and only that. Also carries "subscriptions/listen". Errors are those of Ask, and
+    RESOURCE_EXHAUSTED when the bridge keeps as many sessions with the server as it may.
+    """
     GetServer: _grpc.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.GetServerRequest, _mcp_bridge_service_pb2.GetServerResponse]
     """GetServer tells who the server is."""
     ListTools: _grpc.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.ListToolsRequest, _mcp_bridge_service_pb2.ListToolsResponse]
@@ -88,6 +99,17 @@ class McpBridgeServiceAsyncStub(McpBridgeServiceStub):
     from the caller. A frame that is not a JSON-RPC message, or is too large, is answered by a JSON-RPC error frame
     and does not end the stream. The stream ends when the caller closes it, or with UNAVAILABLE when the server ends.
     Nothing survives the end of a stream.
+    """
+    Ask: _aio.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.AskRequest, _mcp_bridge_service_pb2.AskResponse]  # type: ignore[assignment]
+    """Ask carries one request of the modern era (2026-07-28), of which nothing but its result is expected. The bridge adapts
+    it to what the server speaks. An error of the server is an outcome; a status other than OK tells of the way to it.
+    INVALID_ARGUMENT for params that are not a JSON object.
+    """
+    Dialog: _aio.StreamStreamMultiCallable[_mcp_bridge_service_pb2.DialogRequest, _mcp_bridge_service_pb2.DialogResponse]  # type: ignore[assignment]
+    """Dialog carries one request with all that belongs to it: notifications and requests of the server come before its
+    outcome, which is the last message; the caller answers requests, and cancels by cancelling the call. The first
+    message is the request, and only that. Also carries "subscriptions/listen". Errors are those of Ask, and
+    RESOURCE_EXHAUSTED when the bridge keeps as many sessions with the server as it may.
     """
     GetServer: _aio.UnaryUnaryMultiCallable[_mcp_bridge_service_pb2.GetServerRequest, _mcp_bridge_service_pb2.GetServerResponse]  # type: ignore[assignment]
     """GetServer tells who the server is."""
@@ -137,6 +159,29 @@ class McpBridgeServiceServicer(metaclass=_abc_1.ABCMeta):
         from the caller. A frame that is not a JSON-RPC message, or is too large, is answered by a JSON-RPC error frame
         and does not end the stream. The stream ends when the caller closes it, or with UNAVAILABLE when the server ends.
         Nothing survives the end of a stream.
+        """
+
+    @_abc_1.abstractmethod
+    def Ask(
+        self,
+        request: _mcp_bridge_service_pb2.AskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mcp_bridge_service_pb2.AskResponse, _abc.Awaitable[_mcp_bridge_service_pb2.AskResponse]]:
+        """Ask carries one request of the modern era (2026-07-28), of which nothing but its result is expected. The bridge adapts
+        it to what the server speaks. An error of the server is an outcome; a status other than OK tells of the way to it.
+        INVALID_ARGUMENT for params that are not a JSON object.
+        """
+
+    @_abc_1.abstractmethod
+    def Dialog(
+        self,
+        request_iterator: _MaybeAsyncIterator[_mcp_bridge_service_pb2.DialogRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_mcp_bridge_service_pb2.DialogResponse], _abc.AsyncIterator[_mcp_bridge_service_pb2.DialogResponse]]:
+        """Dialog carries one request with all that belongs to it: notifications and requests of the server come before its
+        outcome, which is the last message; the caller answers requests, and cancels by cancelling the call. The first
+        message is the request, and only that. Also carries "subscriptions/listen". Errors are those of Ask, and
+        RESOURCE_EXHAUSTED when the bridge keeps as many sessions with the server as it may.
         """
 
     @_abc_1.abstractmethod

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agentmesh.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from mesh.rpc import open_target
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -34,11 +35,20 @@ class Sidecar(health_pb2_grpc.HealthServicer):
         return health_pb2.HealthCheckResponse(status=self.status)
 
 
+class ControlPlane(gateway_service_pb2_grpc.GatewayServiceServicer):
+    """Says once who may call what: nobody anything, as long as nothing is configured."""
+
+    async def WatchAccess(self, request: Any, context: Any) -> AsyncIterator[gateway_service_pb2.WatchAccessResponse]:
+        yield gateway_service_pb2.WatchAccessResponse(version="1", document=b'{"access": {}, "edge": {}}')
+        await asyncio.Event().wait()
+
+
 @pytest.fixture
 async def sidecar(short_dir: Path) -> AsyncIterator[Sidecar]:
     servicer = Sidecar()
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(ControlPlane(), server)
     server.add_insecure_port(f"unix:{short_dir}/out.sock")
     await server.start()
     yield servicer
@@ -48,7 +58,14 @@ async def sidecar(short_dir: Path) -> AsyncIterator[Sidecar]:
 @pytest.fixture
 async def gateway(short_dir: Path, sidecar: Sidecar) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     listen = f"unix:{short_dir}/app.sock"
-    env = os.environ | {"MESH_LISTEN": listen, "MESH_OUTBOUND": f"unix:{short_dir}/out.sock"}
+    env = os.environ | {
+        "MESH_LISTEN": listen,
+        "MESH_OUTBOUND": f"unix:{short_dir}/out.sock",
+        "MESH_GUARD_LISTEN": f"unix:{short_dir}/guard.sock",
+        "MESH_WEB_LISTEN": f"unix:{short_dir}/web.sock",
+        "MESH_SECRETS_DIR": str(short_dir),
+        "MESH_AUDIT_DIR": str(short_dir / "audit"),
+    }
     process = await asyncio.create_subprocess_exec(*COMMAND, env=env, stderr=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(20):
