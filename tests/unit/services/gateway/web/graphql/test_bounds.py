@@ -19,8 +19,9 @@ DEEP = "{ services { nodes { agent { service { agent { service { agent { service
     [
         DEEP,
         "{ services { ...a } } fragment a on ServiceConnection { nodes { ...b } } "
-        "fragment b on Service { agent { service { agent { service { agent { name } } } } } }",
-        "{ ... on Query { services { nodes { ... { agent { service { agent { service { agent { service { name } } } } } } } } } } }",
+        "fragment b on Service { agent { service { agent { service { agent { service { name } } } } } } }",
+        "{ ... on Query { services { nodes { ... "
+        "{ agent { service { agent { service { agent { service { name } } } } } } } } } } }",
     ],
 )
 def test_a_query_that_is_too_deep_is_refused_however_it_is_written(query):

@@ -17,7 +17,8 @@ async def test_everybody_sees_what_it_may_call_only(edge):
 
 
 async def test_pages_hold_each_service_once_while_services_come_and_go(edge):
-    query = "query ($after: String) { services(first: 2, after: $after) { nodes { name } pageInfo { hasNextPage endCursor } } }"
+    fields = "nodes { name } pageInfo { hasNextPage endCursor }"
+    query = f"query ($after: String) {{ services(first: 2, after: $after) {{ {fields} }} }}"
     first = (await edge.data(query))["services"]
     world = edge.world
     world.set_services(world.service("aaa"), world.service("zzz"))
