@@ -11,6 +11,7 @@ from mesh.rpc.contracts import PUBLIC
 from mesh.runtime import Stop
 from services.gateway.cache import CacheDoor, Generations, Kept, open_flights, open_upstream
 from services.gateway.catalog import CatalogServicer, catalog_service
+from services.gateway.channels import Channels
 from services.gateway.guard.check import Guard
 from services.gateway.guard.notes import Notes
 from services.gateway.guard.server import open_guard
@@ -22,7 +23,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.storage import Circuit, open_storage
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
-from services.gateway.web.graphql import graphql_routes
+from services.gateway.web.graphql import GraphQLDoor
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -53,12 +54,14 @@ async def run(stop: Stop) -> None:
         cache = CacheDoor(lambda: knowledge.view, Generations(knowledge), kept, flights, upstream)
 
         hub = EventHub()
+        channels = await stack.enter_async_context(Channels())
+        graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
         routes = [
             *token_routes(knowledge, stub),
             *openapi_routes(),
             *event_routes(knowledge, hub),
-            *graphql_routes(knowledge, hub, stub),
+            *graphql.routes,
             *cache_routes(knowledge, kept),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
@@ -78,6 +81,7 @@ async def run(stop: Stop) -> None:
             ]
             await stop.wait()
             # First of all: who reads here may read on at another gateway at once.
+            graphql.end_streams()
             await hub.close(_STREAM_GRACE)
             for task in background:
                 task.cancel()

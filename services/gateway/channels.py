@@ -1,4 +1,4 @@
-"""Channels to services, one for each, that doors share: opening one for each call would cost more than the call."""
+"""Channels to services through the own sidecar: kept for those that are asked often, and not too many of them."""
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator
