@@ -15,6 +15,9 @@ from mesh.model import Address, ProxySpec, SpiffeId
 MOST_CONNECTIONS = 10_000
 """Connections to one sidecar, of all listeners together; further ones are closed at once."""
 
+MOST_MEMORY = 1 << 30
+"""Bytes of one sidecar's heap; near them it refuses what is new, so that what runs goes on."""
+
 TEMPLATE = Path(mesh.__file__).resolve().parents[1] / "sidecar_config" / "bootstrap.yaml"
 
 _NAME = re.compile(r"\$\{([a-z_]+)\}")
@@ -39,6 +42,7 @@ def build_bootstrap(
         "secrets_dir": spec.secrets_dir,
         "admin_socket": admin_socket,
         "most_connections": most_connections,
+        "most_memory": MOST_MEMORY,
         "control_endpoints": [
             {"endpoint": {"address": {"socket_address": {"address": each.host, "port_value": each.port}}}}
             for each in control.addresses

@@ -261,9 +261,13 @@ async def _wait_until_routed(settings: MeshSettings, name: str) -> None:
     async with open_service(settings, name) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         while True:
-            with suppress(grpc.aio.AioRpcError):
+            try:
                 await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
                 return
+            except grpc.aio.AioRpcError as err:
+                # Who may not call it cannot tell by that whether others can.
+                if err.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                    return
             await asyncio.sleep(_POLL)
 
 

@@ -52,6 +52,7 @@ def build_upstream_tls(secrets_dir: str, expected: SpiffeId) -> dict[str, Any]:
 def build_edge_tls(secrets_dir: str) -> dict[str, Any]:
     """The edge: the certificate of edge.json; services of the mesh may show theirs, others show none."""
     context = {
+        "require_client_certificate": False,
         "common_tls_context": {
             "alpn_protocols": ["h2", "http/1.1"],
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},

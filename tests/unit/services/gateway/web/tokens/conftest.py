@@ -1,5 +1,6 @@
 """The doors for tokens, served as the gateway serves them, over a control plane that is played."""
 
+import asyncio
 import secrets
 import shutil
 import tempfile
@@ -32,10 +33,13 @@ class ControlPlane:
         self.revoked: list[str] = []
         self.is_tired = False
         self.is_away = False
+        self.together: asyncio.Barrier | None = None
 
     async def IssueToken(self, asked: pb.IssueTokenRequest, timeout: float) -> pb.IssueTokenResponse:
         self.asked.append(asked)
         self.timeouts.append(timeout)
+        if self.together is not None:
+            await self.together.wait()
         if self.is_away:
             raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "away")
         if self.is_tired:

@@ -1,8 +1,15 @@
 """The device flow over HTTP, with the page."""
 
+import asyncio
 import re
 
 import pytest
+
+from agentmesh.gateway.v1 import gateway_service_pb2 as pb
+from mesh.errors import Unavailable
+from services.gateway.web.server import build_app
+from services.gateway.web.tokens.device import DeviceDoors
+from services.gateway.web.tokens.device_codes import LIFETIME
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 PASSWORD = "correct horse battery"
@@ -125,3 +132,36 @@ async def test_no_address_can_let_more_than_twenty_devices_wait(client) -> None:
     async with client.post("/oauth2/device_authorization", data={"client_id": "cli"}) as response:
         assert (response.status, (await response.json())["error"]) == (429, "temporarily_unavailable")
         assert int(response.headers["retry-after"]) > 0
+
+
+async def test_of_two_who_log_in_for_one_device_the_slower_ones_login_ends(client, control_plane) -> None:
+    begun = await begin(client)
+    control_plane.together = asyncio.Barrier(2)
+    form = {"user_code": begun["user_code"], "user": "ada", "password": PASSWORD}
+    statuses = [status for status, _ in await asyncio.gather(send(client, **form), send(client, **form))]
+    assert sorted(statuses) == [200, 400]
+    _, tokens = await poll(client, begun["device_code"])
+    assert control_plane.good == {tokens["refresh_token"], *control_plane.revoked}
+    assert len(control_plane.revoked) == 1
+
+
+async def test_a_login_that_its_device_never_fetched_ends_even_when_that_fails_once(client, served) -> None:
+    now, revoked = [0.0], []
+
+    async def log_in(user: str, password: str, address: str) -> pb.IssueTokenResponse:
+        return pb.IssueTokenResponse(access_token="a.b.c", expires_in=600, refresh_token=f"rt_{user}")
+
+    async def revoke(token: str) -> None:
+        revoked.append(token)
+        if len(revoked) == 1:
+            raise Unavailable("The control plane is away.")
+
+    served[0].doors = build_app(DeviceDoors(log_in, revoke, clock=lambda: now[0]).routes())
+    for user in ("ada", "eve"):
+        begun = await begin(client)
+        assert (await send(client, user_code=begun["user_code"], user=user, password=PASSWORD))[0] == 200
+    await begin(client)
+    assert revoked == []
+    now[0] += LIFETIME
+    await begin(client)
+    assert revoked == ["rt_ada", "rt_eve"]
