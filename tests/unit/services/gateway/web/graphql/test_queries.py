@@ -32,7 +32,7 @@ async def test_pages_hold_each_service_once_while_services_come_and_go(edge):
     [("first: 0", "first"), ("first: 101", "first"), ('after: "é"', "after"), ('after: "Zg"', "after")],
 )
 async def test_a_bad_page_is_the_callers_mistake(edge, arguments, field):
-    error = await edge.error("{ services(%s) { totalCount } }" % arguments)
+    error = await edge.error(f"{{ services({arguments}) {{ totalCount }} }}")
     assert (error["extensions"]["reason"], error["extensions"]["field"]) == ("INVALID_INPUT", field)
 
 
