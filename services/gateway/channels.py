@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,6 +17,8 @@ _MOST_IDLE = 64
 @dataclass(slots=True)
 class _Held:
     channel: grpc.aio.Channel
+    opened: AsyncExitStack
+    """Closes it, also when it is forgotten."""
     users: int = 0
 
 
@@ -35,7 +37,7 @@ class Channels:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for name in tuple(self._held):
-            await self._held.pop(name).channel.close()
+            await self._held.pop(name).opened.aclose()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -46,8 +48,9 @@ class Channels:
         held = self._held.get(service)
         if held is None:
             # Opening does not connect, and does not wait: nobody else can have opened it meanwhile.
-            opened = await open_channel(service, outbound=self._outbound).__aenter__()
-            held = self._held[service] = _Held(opened)
+            opened = AsyncExitStack()
+            channel = await opened.enter_async_context(open_channel(service, outbound=self._outbound))
+            held = self._held[service] = _Held(channel, opened)
         self._held.move_to_end(service)
         held.users += 1
         try:
@@ -59,4 +62,4 @@ class Channels:
     async def _close_idle(self) -> None:
         idle = [name for name, held in self._held.items() if not held.users]
         for name in idle[: max(0, len(idle) - self._most_idle)]:
-            await self._held.pop(name).channel.close()
+            await self._held.pop(name).opened.aclose()
