@@ -1,5 +1,6 @@
 """May this principal call that? One function decides: at the edge, in the doors of the gateway, for operators."""
 
+import re
 from dataclasses import dataclass
 
 from mesh.access.principal import Principal
@@ -16,6 +17,11 @@ OPEN_SERVICES = (
 )
 """What the gateway serves to everybody over gRPC; contracts are public."""
 
+ALL_SERVERS = "/mcp"
+"""The door behind which all MCP servers and agents are."""
+
+_DOORS = re.compile(r"/(?:servers|agents)/([^/]+)(?:/|\Z)")
+"""Doors behind which one service is. What may be called there is decided again, tool by tool."""
 _OPEN = frozenset(path for path in OPEN_PATHS if not path.endswith("/"))
 _OPEN_BELOW = tuple(path for path in (*OPEN_PATHS, *OPEN_SERVICES) if path.endswith("/"))
 
@@ -52,10 +58,24 @@ def decide(rules: AccessRules, principal: Principal, target: Target) -> Decision
         # A denial for those without a credential says nothing of those with one.
         reason = "NOT_AUTHENTICATED" if principal.kind == "anonymous" else "DENIED_BY_RULE"
         return Decision(False, reason, summary, verdict.role, verdict.rule)
+    if _has_something_behind(rules, roles, target):
+        return Decision(True, "ALLOWED", "What is behind this door is decided call by call.")
     if principal.kind == "anonymous":
         return Decision(False, "NOT_AUTHENTICATED", f"{target} needs a credential: a token or an API key.")
     has = f"None of its roles ({', '.join(roles)}) allows" if roles else "It has no role that allows"
     return Decision(False, "NO_RULE", f"{principal} may not call {target}. {has} that.")
+
+
+def leads_on(target: Target) -> bool:
+    """Whether the target is a door of the gateway behind which each call is decided by itself."""
+    return target.service == GATEWAY and (target.method == ALL_SERVERS or _DOORS.match(target.method) is not None)
+
+
+def _has_something_behind(rules: AccessRules, roles: tuple[str, ...], target: Target) -> bool:
+    if not leads_on(target):
+        return False
+    door = _DOORS.match(target.method)
+    return bool(roles) if door is None else rules.shows(roles, door[1])
 
 
 def may_see(rules: AccessRules, principal: Principal, service: str) -> bool:

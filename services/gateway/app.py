@@ -24,6 +24,7 @@ from services.gateway.storage import Circuit, open_storage
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
 from services.gateway.web.graphql import GraphQLDoor
+from services.gateway.web.mcp import mcp_routes
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -63,6 +64,7 @@ async def run(stop: Stop) -> None:
             *event_routes(knowledge, hub),
             *graphql.routes,
             *cache_routes(knowledge, kept),
+            *mcp_routes(knowledge, channels, limits, notes),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
 
