@@ -26,6 +26,8 @@ _HEAD = "head.json"
 _ANCHOR = "anchor.json"
 _FILE = re.compile(r"audit-(\d{8,12})\.jsonl")
 _BLOCK = 64 << 10
+_LATEST = 2.5e11
+"""Seconds; no calendar goes further."""
 _END = len(b',"hash":"') + 64 + len(b'"}')
 
 
@@ -201,7 +203,8 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_one = isinstance(entry, dict) and isinstance(entry.get("time"), int | float)
+    moment = entry.get("time") if isinstance(entry, dict) else None
+    is_one = isinstance(moment, int | float) and 0 <= moment < _LATEST
     return entry if is_one else None
 
 

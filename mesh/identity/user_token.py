@@ -24,7 +24,6 @@ from mesh.identity.svid import read_svid_files
 from mesh.identity.x509_errors import UNREADABLE
 from mesh.model import SpiffeId
 from mesh.rpc.context import USER_TOKEN
-from mesh.runtime.private_files import read_secret
 
 HEADER = USER_TOKEN
 LIFETIME = 60.0
@@ -34,6 +33,7 @@ _REUSED = 30.0
 _SKEW = 5.0
 _MOST_KEPT = 10_000
 _NAMELESS: tuple[type[Exception], ...] = (*UNREADABLE, InvalidInput)
+_NO_TOKEN: tuple[type[Exception], ...] = (*UNREADABLE, jwt.PyJWTError, KeyError, IndexError)
 _LONGEST = 16 << 10
 _ALGORITHM = "ES256"
 
@@ -125,7 +125,11 @@ class UserTokenVerifier:
         self._known: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     def verify(self, token: str) -> Mapping[str, Any]:
-        """The claims of a token. Raises Unauthenticated, which says why, when it does not hold."""
+        """The claims of a token.
+
+        Raises Unauthenticated, which says why, when it does not hold; FailedPrecondition when the roots of the mesh
+        cannot be read.
+        """
         now = self._clock()
         claims = self._known.get(token)
         if claims is None:
@@ -144,7 +148,7 @@ class UserTokenVerifier:
         try:
             header = jwt.get_unverified_header(token)
             leaf = x509.load_der_x509_certificate(base64.b64decode(header["x5c"][0], validate=True))
-        except (jwt.PyJWTError, KeyError, IndexError, TypeError, ValueError) as err:
+        except _NO_TOKEN as err:
             raise _refused("it cannot be read") from err
         issuer = self._check_leaf(leaf)
         key = leaf.public_key()
@@ -167,8 +171,7 @@ class UserTokenVerifier:
         return claims
 
     def _check_leaf(self, leaf: x509.Certificate) -> SpiffeId:
-        roots = x509.load_pem_x509_certificates(read_secret(self._bundle) or b"") if self._bundle.exists() else []
-        if not any(_is_issued_by(leaf, root) for root in roots):
+        if not any(_is_issued_by(leaf, root) for root in self._read_roots()):
             raise _refused("its certificate comes from none of the mesh's roots")
         seconds = self._clock()
         if not leaf.not_valid_before_utc.timestamp() - _SKEW <= seconds < leaf.not_valid_after_utc.timestamp():
@@ -182,6 +185,19 @@ class UserTokenVerifier:
         if identity.trust_domain != self._trust_domain or identity.service not in self._gateways:
             raise _refused(f"{identity} is no gateway of this mesh")
         return identity
+
+    def _read_roots(self) -> list[x509.Certificate]:
+        try:
+            # Public, and often another's or on a disk that is only read: its mode is none of our business.
+            return x509.load_pem_x509_certificates(self._bundle.read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, *UNREADABLE) as err:
+            raise FailedPrecondition(
+                f"The roots of the mesh in {self._bundle} cannot be read.",
+                field=str(self._bundle),
+                fix="Restore the file, or restart the sidecar, which writes it.",
+            ) from err
 
 
 def _is_issued_by(leaf: x509.Certificate, root: x509.Certificate) -> bool:

@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mesh.errors import FailedPrecondition, InvalidInput, MeshError
+from mesh.identity.x509_errors import UNREADABLE
 from mesh.runtime import open_background
 from mesh.runtime.private_files import hold_private_dir, read_secret, write_file
 from mesh.telemetry import get_logger
@@ -31,7 +31,6 @@ _LOOK_SECONDS = 1.0
 _CA_LIFE = timedelta(days=3650)
 _LIFE = timedelta(days=90)
 _SKEW = timedelta(minutes=5)
-_UNREADABLE = (ValueError, TypeError, UnicodeDecodeError)
 
 _log = get_logger(__name__)
 
@@ -109,9 +108,10 @@ def _read(path: Path) -> bytes:
 
 def _check_pair(chain: bytes, key: bytes, field: str) -> None:
     try:
-        leaf = x509.load_pem_x509_certificates(chain)[0]
-        fits = serialization.load_pem_private_key(key, password=None).public_key() == leaf.public_key()
-    except (*_UNREADABLE, IndexError) as err:
+        fits = _fit(x509.load_pem_x509_certificates(chain)[0], key)
+        # Between the blocks of PEM may stand anything, but Envoy gets them inside JSON.
+        _ = chain.decode(), key.decode()
+    except UNREADABLE as err:
         raise InvalidInput(
             "The certificate or its key cannot be read.", field=field, fix="Give PEM, the key without a password."
         ) from err
@@ -125,7 +125,7 @@ def _own_certificate(directory: Path, hosts: tuple[str, ...]) -> tuple[bytes, by
     with hold_private_dir(directory):
         authority, authority_key = _own_authority(directory, now)
         found = read_secret(directory / "edge.pem"), read_secret(directory / "edge-key.pem")
-        if found[0] is not None and found[1] is not None and _is_good(found[0], authority, hosts, now):
+        if found[0] is not None and found[1] is not None and _is_good((found[0], found[1]), authority, hosts, now):
             return found[0], found[1]
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = (
@@ -147,13 +147,16 @@ def _own_authority(directory: Path, now: datetime) -> tuple[x509.Certificate, ec
         try:
             known = x509.load_pem_x509_certificate(found[0])
             known_key = serialization.load_pem_private_key(found[1], password=None)
-        except _UNREADABLE as err:
+            fits = known_key.public_key() == known.public_key()
+        except UNREADABLE as err:
             raise FailedPrecondition(
                 f"The edge's own authority in {directory} is damaged.",
                 field=str(directory),
                 fix="Remove the folder; clients must then trust a new one.",
             ) from err
-        if isinstance(known_key, ec.EllipticCurvePrivateKey) and now < known.not_valid_after_utc - _LIFE:
+        is_long = now < known.not_valid_after_utc - _LIFE
+        # They do not fit when their writer was killed between the two.
+        if fits and is_long and isinstance(known_key, ec.EllipticCurvePrivateKey):
             return known, known_key
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "agentmesh edge (development)")])
@@ -163,7 +166,7 @@ def _own_authority(directory: Path, now: datetime) -> tuple[x509.Certificate, ec
         .sign(key, hashes.SHA256())
     )
     write_file(directory / "ca-key.pem", _key_pem(key), mode=0o600)
-    write_file(directory / "ca.pem", made.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    write_file(directory / "ca.pem", made.public_bytes(serialization.Encoding.PEM), mode=0o600)
     return made, key
 
 
@@ -181,12 +184,19 @@ def _builder(
     )
 
 
-def _is_good(chain: bytes, authority: x509.Certificate, hosts: tuple[str, ...], now: datetime) -> bool:
+def _fit(leaf: x509.Certificate, key: bytes) -> bool:
+    return serialization.load_pem_private_key(key, password=None).public_key() == leaf.public_key()
+
+
+def _is_good(pair: tuple[bytes, bytes], authority: x509.Certificate, hosts: tuple[str, ...], now: datetime) -> bool:
     try:
-        leaf = x509.load_pem_x509_certificate(chain)
+        leaf = x509.load_pem_x509_certificate(pair[0])
+        # As above: a key may be newer than its certificate.
+        if not _fit(leaf, pair[1]):
+            return False
         leaf.verify_directly_issued_by(authority)
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (*_UNREADABLE, InvalidSignature, x509.ExtensionNotFound):
+    except UNREADABLE:
         return False
     return set(names) == {_name(host) for host in hosts} and now < leaf.not_valid_after_utc - _LIFE / 2
 

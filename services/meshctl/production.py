@@ -9,7 +9,7 @@ import yaml
 from agentmesh.access.v1 import access_service_pb2 as pb
 from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
 from mesh.access.audit_chain import verify
-from mesh.access.audit_files import audit_files
+from mesh.access.audit_files import is_audit
 from mesh.config import MeshSettings
 from mesh.config.document import MeshDocument
 from mesh.errors import MeshError
@@ -107,11 +107,14 @@ def look_at_document(document: MeshDocument) -> Iterator[Finding]:
 
 def look_at_audit(settings: MeshSettings) -> Finding:
     """Whether the log of decisions is whole."""
-    folders = [path for path in sorted((settings.state_dir / "audit").glob("*")) if path.is_dir() and audit_files(path)]
+    folders = [path for path in sorted((settings.state_dir / "audit").glob("*")) if path.is_dir() and is_audit(path)]
     if not folders:
         return Finding("audit", False, "there is none yet", "Make a call, and look again.")
     for folder in folders:
-        report = verify(folder)
+        try:
+            report = verify(folder)
+        except MeshError as err:
+            return Finding("audit", False, err.summary, err.fix)
         if not report.is_good:
             found = f"{folder.name} is broken at {report.where}: {report.broken}"
             return Finding("audit", False, found, "Find out who has changed it.")

@@ -1,3 +1,4 @@
+import base64
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -6,6 +7,8 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from mesh.errors import FailedPrecondition, Unauthenticated
 from mesh.identity import CertificateAuthority, Svid, write_svid_files
@@ -132,6 +135,94 @@ def test_after_a_renewal_the_new_certificate_is_in_the_token(
 def test_without_a_certificate_nothing_is_signed(tmp_path: Path, clock: Any) -> None:
     with pytest.raises(FailedPrecondition):
         UserTokenSigner(tmp_path / "none", clock=Seconds(clock)).sign("key", ADA)
+
+
+def encoded(authority: CertificateAuthority, clock: Any, **changes: Any) -> str:
+    """A token of a true gateway, with other claims than those that it would sign."""
+    svid = svid_of(authority, GATEWAY)
+    now = int(clock().timestamp())
+    claims = ADA | {"iss": str(GATEWAY), "aud": "spiffe://test.local", "iat": now, "exp": now + 60} | changes
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, svid.private_key, algorithm="ES256", headers={"x5c": x5c_of(svid)})
+
+
+def x5c_of(svid: Svid) -> list[str]:
+    chain = x509.load_pem_x509_certificates(svid.certificate_chain.encode())
+    return [base64.b64encode(each.public_bytes(serialization.Encoding.DER)).decode() for each in chain]
+
+
+def test_the_claims_that_a_gateway_would_sign_hold(
+    authority: CertificateAuthority, verifier: UserTokenVerifier, clock: Any
+) -> None:
+    assert verifier.verify(encoded(authority, clock))["name"] == "ada"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": "spiffe://other.local"},
+        {"aud": ["other"]},
+        {"aud": None},
+        {"iss": "spiffe://test.local/ns/default/svc/agent"},
+        {"iss": None},
+        {"sub": None},
+        {"exp": None},
+        {"iat": None},
+        {"exp": 10**12},
+        {"exp": "never"},
+        {"exp": 1e400},
+    ],
+    ids=str,
+)
+def test_other_claims_do_not_hold(
+    authority: CertificateAuthority, verifier: UserTokenVerifier, clock: Any, changes: dict[str, Any]
+) -> None:
+    refused(verifier, encoded(authority, clock, **changes))
+
+
+def test_another_mesh_of_the_same_roots_has_no_say(authority: CertificateAuthority, clock: Any, tmp_path: Path) -> None:
+    (tmp_path / "bundle.pem").write_text(authority.bundle_pem)
+    other = UserTokenVerifier(tmp_path / "bundle.pem", "other.local", clock=Seconds(clock))
+    assert "no gateway" in refused(other, encoded(authority, clock))
+
+
+@pytest.mark.parametrize("x5c", [None, [], "", 7, {}, [7], ["?"], ["AAAA"], [""]], ids=str)
+def test_a_certificate_that_cannot_be_read_is_refused(
+    sign: Any, verifier: UserTokenVerifier, authority: CertificateAuthority, x5c: Any
+) -> None:
+    claims = jwt.decode(sign(), options={"verify_signature": False})
+    key, _ = create_key()
+    refused(verifier, jwt.encode(claims, key, algorithm="ES256", headers={"x5c": x5c}))
+
+
+def test_a_token_without_a_signature_does_not_hold(sign: Any, verifier: UserTokenVerifier) -> None:
+    token = sign()
+    claims = jwt.decode(token, options={"verify_signature": False})
+    x5c = jwt.get_unverified_header(token)["x5c"]
+    refused(verifier, jwt.encode(claims, None, algorithm="none", headers={"x5c": x5c}))
+
+
+def test_what_is_too_long_is_not_looked_at(verifier: UserTokenVerifier) -> None:
+    assert "too long" in refused(verifier, "a" * 20_000)
+
+
+def test_without_roots_nothing_holds(sign: Any, clock: Any, tmp_path: Path) -> None:
+    alone = UserTokenVerifier(tmp_path / "none.pem", "test.local", clock=Seconds(clock))
+    assert "roots" in refused(alone, sign())
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of ours"])
+def test_damaged_roots_are_told(sign: Any, clock: Any, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "damaged.pem").write_bytes(content)
+    with pytest.raises(FailedPrecondition) as found:
+        UserTokenVerifier(tmp_path / "damaged.pem", "test.local", clock=Seconds(clock)).verify(sign())
+    assert found.value.field.endswith("damaged.pem")
+
+
+def test_the_mode_of_the_roots_is_left_as_it_is(sign: Any, verifier: UserTokenVerifier, tmp_path: Path) -> None:
+    (tmp_path / "bundle.pem").chmod(0o644)
+    verifier.verify(sign())
+    assert (tmp_path / "bundle.pem").stat().st_mode & 0o777 == 0o644
 
 
 def test_claims_are_json(sign: Any) -> None:
