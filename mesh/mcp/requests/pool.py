@@ -177,9 +177,7 @@ class SessionPool:
     async def _serve(
         self, slot: _Slot, peer: LinkPeer, capabilities: dict[str, object], client: dict[str, object]
     ) -> None:
-        session = Session(
-            self._server, peer, max_bytes=self._max_frame_bytes, on_change=self._tell_change
-        )
+        session = Session(self._server, peer, max_bytes=self._max_frame_bytes, on_change=self._tell_change)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(session.run())
             try:

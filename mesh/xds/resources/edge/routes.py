@@ -66,7 +66,8 @@ def build_edge_service(host: Host, cached: tuple[str, ...] = (), *, is_selected:
         text = f"{host.service} speaks gRPC; what can be called without it is at /openapi.json"
         match = {"prefix": "/"} | ({"headers": selector} if selector else {})
         literals.append(_answer(match, text, status=415) | _facts(host.service))
-    return tuple(build_body(_ROUTE, host.service, literal) for literal in literals)
+    routes = tuple(build_body(_ROUTE, host.service, literal) for literal in literals)
+    return routes if is_selected else (_preflight(), *routes)
 
 
 @lru_cache(maxsize=64)
@@ -79,7 +80,7 @@ def build_edge_routes(
         headers=[{"name": SELECTOR, "present_match": True}],
     )
     own = [build_body(_ROUTE, GATEWAY, literal) for literal in _own_routes(sampling_percent)]
-    rest = build_host(GATEWAY, ("*",), (*_misspelt(), *selected, unknown, *own))
+    rest = build_host(GATEWAY, ("*",), (_preflight(), *_misspelt(), *selected, unknown, *own))
     text = "there is no service of the name in the authority; `meshctl status` lists the names"
     stranger = build_host("unknown", tuple(f"*.{suffix}" for suffix in EDGE_SUFFIXES), (build_answer(text),))
     body = compose(names.EDGE, (*hosts, stranger, rest)).body
@@ -118,12 +119,25 @@ def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
 
 
 def _misspelt() -> tuple[bytes, ...]:
-    """Paths of REST that belong to no method: those that do are none any more when a route is chosen."""
-    text = "there is nothing at this path; /openapi.json tells what there is"
+    """Paths of REST that belong to no method: those that do are none any more when a call is made.
+
+    Not answered here: the filter for CORS, which looks before that, knows no policy of routes that answer themselves.
+    """
     return tuple(
-        build_body(_ROUTE, GATEWAY, _answer({"prefix": prefix}, text) | _facts(GATEWAY))
+        build_body(_ROUTE, GATEWAY, {"match": {"prefix": prefix}, "route": _to_web(_REQUEST_TIME)} | _facts(GATEWAY))
         for prefix in ("/v1/servers/", "/v1/agents/")
     )
+
+
+def _preflight() -> bytes:
+    """What browsers ask before they let a page call: the filter for CORS answers it."""
+    headers = [
+        {"name": ":method", "string_match": {"exact": "OPTIONS"}},
+        {"name": "origin", "present_match": True},
+        {"name": "access-control-request-method", "present_match": True},
+    ]
+    literal = {"match": {"prefix": "/", "headers": headers}, "route": _to_web(_REQUEST_TIME)}
+    return build_body(_ROUTE, GATEWAY, literal | _facts(GATEWAY))
 
 
 def _to_web(timeout: str) -> dict[str, Any]:
