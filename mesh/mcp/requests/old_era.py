@@ -7,6 +7,7 @@ from mcp_types.version import LATEST_MODERN_VERSION
 
 from mesh.mcp.frames import dump_json
 from mesh.mcp.requests.exchange import Outcome, Request
+from mesh.mcp.requests.mux import SUBSCRIPTION_ID
 
 DISCOVER = "server/discover"
 LISTEN = "subscriptions/listen"
@@ -76,4 +77,13 @@ def discovery(hello: dict[str, Any]) -> Outcome:
         result["instructions"] = hello["instructions"]
     if isinstance(result["serverInfo"], dict) and result["serverInfo"]:
         result["_meta"] = {f"{_OWN_KEYS}serverInfo": result["serverInfo"]}
+    return Outcome(dump_json(result), result)
+
+
+def without_subscription(outcome: Outcome) -> Outcome:
+    """Take out of the last result of a subscription the number that it had between bridge and server."""
+    meta = None if outcome.parsed is None else outcome.parsed.get("_meta")
+    if outcome.parsed is None or not isinstance(meta, dict) or SUBSCRIPTION_ID not in meta:
+        return outcome
+    result = {**outcome.parsed, "_meta": {name: value for name, value in meta.items() if name != SUBSCRIPTION_ID}}
     return Outcome(dump_json(result), result)

@@ -160,7 +160,7 @@ class SessionPool:
         try:
             async with self._open_peer() as peer:
                 await self._serve(slot, peer, capabilities, client)
-        except Exception as err:  # the supervisor of the session: whatever ends it concerns only its users
+        except (MeshError, OSError, ExceptionGroup) as err:
             self._fail(slot, leaf_of(err))
         finally:
             slot.is_closing = True
