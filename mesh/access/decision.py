@@ -6,8 +6,11 @@ from mesh.access.principal import Principal
 from mesh.access.rules import AccessRules
 from mesh.access.target import GATEWAY, Target
 
-OPEN_PATHS = ("/healthz", "/readyz", "/oauth2/", "/.well-known/", "/v1/auth/login")
-"""What the gateway serves to everybody: who has no credential gets one there. With a / at the end: all below it."""
+OPEN_PATHS = ("/healthz", "/readyz", "/oauth2/", "/.well-known/", "/v1/auth/login", "/agents/")
+"""What the gateway serves to everybody: who has no credential gets one there. With a / at the end: all below it.
+
+Behind /agents/ is a door that decides by itself, by the agent and the skill that are called.
+"""
 
 OPEN_SERVICES = (
     "grpc.health.v1.Health/",

@@ -11,6 +11,7 @@ from mesh.rpc.contracts import PUBLIC
 from mesh.runtime import Stop
 from services.gateway.cache import CacheDoor, Generations, Kept, open_flights, open_upstream
 from services.gateway.catalog import CatalogServicer, catalog_service
+from services.gateway.channels import Channels
 from services.gateway.guard.check import Guard
 from services.gateway.guard.notes import Notes
 from services.gateway.guard.server import open_guard
@@ -20,6 +21,7 @@ from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
 from services.gateway.settings import GatewaySettings
 from services.gateway.storage import Circuit, open_storage
+from services.gateway.web.a2a import A2aDoor, a2a_routes
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
 from services.gateway.web.graphql import graphql_routes
@@ -52,6 +54,9 @@ async def run(stop: Stop) -> None:
         upstream = await stack.enter_async_context(open_upstream())
         cache = CacheDoor(lambda: knowledge.view, Generations(knowledge), kept, flights, upstream)
 
+        channels = await stack.enter_async_context(Channels())
+        a2a = A2aDoor(knowledge, channels, guard.sign, notes.note)
+
         hub = EventHub()
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
         routes = [
@@ -60,6 +65,7 @@ async def run(stop: Stop) -> None:
             *event_routes(knowledge, hub),
             *graphql_routes(knowledge, hub, stub),
             *cache_routes(knowledge, kept),
+            *a2a_routes(a2a),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
 

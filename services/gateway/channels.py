@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,6 +16,7 @@ _MOST_IDLE = 64
 
 @dataclass(slots=True)
 class _Held:
+    opened: AbstractAsyncContextManager[grpc.aio.Channel]
     channel: grpc.aio.Channel
     users: int = 0
 
@@ -35,7 +36,7 @@ class Channels:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for name in tuple(self._held):
-            await self._held.pop(name).channel.close()
+            await self._held.pop(name).opened.__aexit__(None, None, None)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -46,8 +47,9 @@ class Channels:
         held = self._held.get(service)
         if held is None:
             # Opening does not connect, and does not wait: nobody else can have opened it meanwhile.
-            opened = await open_channel(service, outbound=self._outbound).__aenter__()
-            held = self._held[service] = _Held(opened)
+            opened = open_channel(service, outbound=self._outbound)
+            # The context is kept, too: without a reference to it, it is ended, and the channel closed.
+            held = self._held[service] = _Held(opened, await opened.__aenter__())
         self._held.move_to_end(service)
         held.users += 1
         try:
@@ -59,4 +61,4 @@ class Channels:
     async def _close_idle(self) -> None:
         idle = [name for name, held in self._held.items() if not held.users]
         for name in idle[: max(0, len(idle) - self._most_idle)]:
-            await self._held.pop(name).channel.close()
+            await self._held.pop(name).opened.__aexit__(None, None, None)

@@ -41,6 +41,7 @@ _IS_READ = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEA
 _REQUEST_TIME = "60s"
 
 _ENDLESS = ("/graphql", "/events", "/ws")
+_ENDLESS_PREFIXES = ("/agents/",)
 _EXACT = ("/openapi.json", "/healthz", "/readyz")
 _PREFIXES = ("/oauth2/", "/.well-known/", "/v1/auth/", "/v1/cache/", "/docs")
 
@@ -103,8 +104,8 @@ def methods_to_cache(rules: Mapping[str, CacheRule], service: str) -> tuple[str,
 def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
     """What the gateway itself serves: HTTP by path, gRPC in all other paths."""
     is_traced = tracing_of(sampling_percent)
-    for path in _ENDLESS:
-        yield {"match": {"path": path}, "route": _to_web("0s"), **is_traced, **_facts(GATEWAY)}
+    for match in (*({"path": path} for path in _ENDLESS), *({"prefix": prefix} for prefix in _ENDLESS_PREFIXES)):
+        yield {"match": match, "route": _to_web("0s"), **is_traced, **_facts(GATEWAY)}
     for match in (*({"path": path} for path in _EXACT), *({"prefix": prefix} for prefix in _PREFIXES)):
         yield {"match": match, "route": _to_web(_REQUEST_TIME), **is_traced, **_facts(GATEWAY)}
     yield {"match": {"prefix": "/", "headers": [_IS_GRPC]}, **to_application(sampling_percent), **_facts(GATEWAY)}
