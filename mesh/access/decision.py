@@ -16,8 +16,9 @@ OPEN_SERVICES = (
     "grpc.health.v1.Health/",
     "grpc.reflection.v1.ServerReflection/",
     "grpc.reflection.v1alpha.ServerReflection/",
+    "lf.a2a.v1.A2AService/",
 )
-"""What the gateway serves to everybody over gRPC; contracts are public."""
+"""What the gateway serves to everybody over gRPC: contracts are public, and A2A decides by itself as below /agents/."""
 
 _OPEN = frozenset(path for path in OPEN_PATHS if not path.endswith("/"))
 _OPEN_BELOW = tuple(path for path in (*OPEN_PATHS, *OPEN_SERVICES) if path.endswith("/"))

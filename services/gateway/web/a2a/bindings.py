@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from services.gateway.knowledge import Knowledge
 from services.gateway.web.a2a.agents import Agents, Asked
 from services.gateway.web.a2a.card_routes import CardDoor
+from services.gateway.web.a2a.grpc_binding import GrpcBinding
 from services.gateway.web.a2a.handler import MeshHandler
 from services.gateway.web.bodies import read_body
 from services.gateway.web.caller import caller_of
@@ -47,6 +48,7 @@ class Bindings:
         self._agents = agents
         cards = CardDoor(agents)
         self.handler = MeshHandler(agents, cards.extended)
+        self.grpc = GrpcBinding(self.handler, agents)
         builder = _Contexts()
         rpc = create_jsonrpc_routes(self.handler, "/", context_builder=builder)
         rest = create_rest_routes(self.handler, context_builder=builder)
