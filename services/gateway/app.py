@@ -58,7 +58,7 @@ async def run(stop: Stop) -> None:
         cache = CacheDoor(lambda: knowledge.view, Generations(knowledge), kept, flights, upstream)
 
         channels = await stack.enter_async_context(Channels())
-        a2a = A2aDoor(knowledge, channels, guard.sign, notes.note)
+        a2a = A2aDoor(knowledge, channels, guard.sign, notes.note, storage)
 
         hub = EventHub()
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)

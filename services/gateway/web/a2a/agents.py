@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -11,18 +11,14 @@ import grpc
 from agentmesh.agent.v1 import agent_pb2
 from agentmesh.agent.v1 import agent_service_pb2 as pb
 from agentmesh.agent.v1 import agent_service_pb2_grpc as pb_grpc
-from mesh.access import Principal, Target, decide, may_see
-from mesh.errors import MeshError, NotFound, PermissionDenied, Unauthenticated, Unavailable
+from mesh.access import Principal
+from mesh.errors import MeshError, NotFound, Unavailable
 from mesh.rpc import error_from_rpc
 from mesh.rpc.context import USER_TOKEN
 from mesh.runtime import Backoff
 from services.gateway.channels import Channels
-from services.gateway.guard.notes import Noted
-from services.gateway.knowledge import Knowledge
+from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.a2a.tasks import has_ended
-from services.gateway.web.caller import Caller
-
-SERVICE = "agentmesh.agent.v1.AgentService"
 
 _TIMEOUT = 10.0
 _MOST_INSTANCES = 64
@@ -37,79 +33,13 @@ _T = TypeVar("_T")
 Sign = Callable[[Principal], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Which agent is asked, and by whom. `base_url` is that of the edge as the caller has written it."""
-
-    agent: str
-    caller: Caller
-    base_url: str = ""
-
-
 class Agents:
-    """The way to agents. `sign` makes the token that tells on whose behalf a call is made; `note` writes the audit."""
+    """The way to agents. `sign` makes the token that tells on whose behalf a call is made."""
 
-    def __init__(
-        self, knowledge: Knowledge, channels: Channels, sign: Sign, note: Callable[[Noted], None] = lambda _: None
-    ) -> None:
-        self._knowledge = knowledge
+    def __init__(self, gate: Gate, channels: Channels, sign: Sign) -> None:
+        self._gate = gate
         self._channels = channels
         self._sign = sign
-        self._note = note
-
-    def check_visible(self, asked: Asked) -> None:
-        """Raise Unauthenticated or NotFound for an agent that the caller may call nothing of, or that there is not.
-
-        Nobody is told which of the two it is.
-        """
-        view, principal = self._knowledge.view, asked.caller.principal
-        if view is None:
-            raise Unavailable("The gateway does not know yet who may call what.", reason="GATEWAY_STARTING")
-        if may_see(view.rules, principal, asked.agent) and self._instances(asked.agent) is not None:
-            return
-        if principal.kind == "anonymous" and not may_see(view.rules, principal, asked.agent):
-            raise Unauthenticated(
-                "This needs a credential: a token or an API key.",
-                reason="NOT_AUTHENTICATED",
-                fix="Get a token with `meshctl login` or at /oauth2/token, or send an API key in x-api-key.",
-            )
-        raise NotFound(
-            f"There is no agent {asked.agent[:80]!r} that you may call.",
-            reason="UNKNOWN_AGENT",
-            fix="/v1/services has those that there are.",
-        )
-
-    def check(self, asked: Asked, method: str, *, skill: str = "") -> None:
-        """Raise Unauthenticated or PermissionDenied when the caller may not call a method of AgentService."""
-        target = Target(asked.agent, f"{SERVICE}/{method}", skill=skill)
-        caller = asked.caller
-        view = self._knowledge.view
-        if view is None:
-            raise Unavailable("The gateway does not know yet who may call what.", reason="GATEWAY_STARTING")
-        decision = decide(view.rules, caller.principal, target)
-        word = "allowed" if decision.is_allowed else "refused"
-        self._note(
-            Noted(
-                caller.principal,
-                target,
-                word,
-                decision.reason,
-                decision.rule,
-                "a2a",
-                caller.client,
-                caller.correlation_id,
-            )
-        )
-        if decision.is_allowed:
-            return
-        kind = Unauthenticated if decision.reason == "NOT_AUTHENTICATED" else PermissionDenied
-        raise kind(decision.summary, reason=decision.reason, fix="Ask an operator for a role that allows it.")
-
-    def may_call(self, asked: Asked, skill: str) -> bool:
-        """Whether the caller may give tasks to a skill."""
-        view = self._knowledge.view
-        target = Target(asked.agent, f"{SERVICE}/SubmitTask", skill=skill)
-        return view is not None and decide(view.rules, asked.caller.principal, target).is_allowed
 
     async def card(self, asked: Asked) -> agent_pb2.AgentCard:
         """The card of the agent, with all skills."""
@@ -146,7 +76,7 @@ class Agents:
     async def own_tasks(self, asked: Asked, request: pb.ListTasksRequest) -> list[agent_pb2.Task]:
         """All tasks of the caller's that fit, of all instances, without output, in no order."""
         request.own, request.omit_output, request.page_size = True, True, _PAGE
-        count = max(1, self._instances(asked.agent) or 0)
+        count = max(1, self._gate.instances(asked.agent) or 0)
         found: dict[str, agent_pb2.Task] = {}
         seen: set[str] = set()
         # Envoy spreads calls: with a few more of them than instances each is met, but for bad luck.
@@ -225,16 +155,9 @@ class Agents:
 
     def _metadata(self, asked: Asked) -> tuple[tuple[str, str], ...]:
         # Signed anew: streams and retries last longer than the token that came with the request.
-        view, principal = self._knowledge.view, asked.caller.principal
-        roles = view.rules.roles_of(principal) if view is not None else principal.roles
-        token = self._sign(replace(principal, roles=roles))
+        principal = asked.caller.principal
+        token = self._sign(replace(principal, roles=self._gate.with_roles(principal)))
         return (USER_TOKEN, token), ("x-correlation-id", asked.caller.correlation_id or "-")
-
-    def _instances(self, agent: str) -> int | None:
-        for service in self._knowledge.mesh.services:
-            if service.name == agent and service.kind == "agent":
-                return sum(instance.healthy for instance in service.instances)
-        return None
 
 
 async def _ask_instances(ask: Callable[[], Awaitable[_T]], *, also: tuple[str, ...]) -> _T:

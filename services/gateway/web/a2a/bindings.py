@@ -12,11 +12,12 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.knowledge import Knowledge
-from services.gateway.web.a2a.agents import Agents, Asked
+from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.card_routes import CardDoor
+from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.a2a.grpc_binding import GrpcBinding
 from services.gateway.web.a2a.handler import MeshHandler
+from services.gateway.web.a2a.sent import Sent
 from services.gateway.web.bodies import read_body
 from services.gateway.web.caller import caller_of
 
@@ -42,13 +43,13 @@ _WRONG_TYPE = {
 class Bindings:
     """All agents at all bindings."""
 
-    def __init__(self, knowledge: Knowledge, agents: Agents) -> None:
+    def __init__(self, gate: Gate, agents: Agents, sent: Sent) -> None:
         # It logs what clients have done wrong, with stack traces, and parts of what they have sent.
         logging.getLogger("a2a").setLevel(logging.CRITICAL)
-        self._agents = agents
-        cards = CardDoor(agents)
-        self.handler = MeshHandler(agents, cards.extended)
-        self.grpc = GrpcBinding(self.handler, agents)
+        self._gate = gate
+        cards = CardDoor(gate, agents)
+        self.handler = MeshHandler(gate, agents, cards.extended, sent)
+        self.grpc = GrpcBinding(self.handler, gate)
         builder = _Contexts()
         rpc = create_jsonrpc_routes(self.handler, "/", context_builder=builder)
         rest = create_rest_routes(self.handler, context_builder=builder)
@@ -62,7 +63,7 @@ class Bindings:
         request = Request(scope, receive)
         agent = scope["path_params"]["agent"]
         asked = Asked(agent, caller_of(request), base_url_of(request))
-        self._agents.check_visible(asked)
+        self._gate.check_visible(asked)
         scope.setdefault("state", {})["asked"] = asked
         if scope["method"] == "POST":
             body = await read_body(request, _LONGEST)

@@ -11,8 +11,9 @@ from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.web.a2a.agents import Agents, Asked
+from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.cards import build_card
+from services.gateway.web.a2a.gate import Asked, Gate
 
 _MAX_AGE = 60
 _MOST_KEPT = 1024
@@ -21,7 +22,8 @@ _MOST_KEPT = 1024
 class CardDoor:
     """Cards are the caller's: which skills they have is a matter of what it may call."""
 
-    def __init__(self, agents: Agents) -> None:
+    def __init__(self, gate: Gate, agents: Agents) -> None:
+        self._gate = gate
         self._agents = agents
         # When a card was first seen in its present form.
         self._changed: OrderedDict[str, float] = OrderedDict()
@@ -52,7 +54,7 @@ class CardDoor:
     async def card(self, asked: Asked) -> a2a.AgentCard:
         """The card with the skills that the caller may call."""
         card = await self._agents.card(asked)
-        return build_card(card, asked.base_url, lambda skill: self._agents.may_call(asked, skill))
+        return build_card(card, asked.base_url, lambda skill: self._gate.may_call(asked, skill))
 
     def _since(self, key: str) -> float:
         since = self._changed.setdefault(key, time.time())

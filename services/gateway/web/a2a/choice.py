@@ -4,14 +4,15 @@ from a2a.types import a2a_pb2 as a2a
 
 from agentmesh.agent.v1 import agent_pb2 as pb
 from mesh.errors import InvalidInput, PermissionDenied
-from services.gateway.web.a2a.agents import Agents, Asked
+from services.gateway.web.a2a.agents import Agents
+from services.gateway.web.a2a.gate import Asked, Gate
 
 _KEY = "skill"
 _ANY = "*/*"
 _MODES = {"text": ("text/plain", "application/json"), "data": ("application/json",)}
 
 
-async def choose_skill(agents: Agents, asked: Asked, params: a2a.SendMessageRequest) -> str:
+async def choose_skill(agents: Agents, gate: Gate, asked: Asked, params: a2a.SendMessageRequest) -> str:
     """The id of the skill: the one that is named, else the only one that the caller may call and that fits.
 
     Raises InvalidInput when it cannot be told, with the skills that there are; PermissionDenied when there is none.
@@ -23,7 +24,7 @@ async def choose_skill(agents: Agents, asked: Asked, params: a2a.SendMessageRequ
                 raise InvalidInput("It names no skill.", field=f"message.metadata.{_KEY}", fix="Send a skill's id.")
             return named
     card = await agents.card(asked)
-    callable_skills = [skill for skill in card.skills if agents.may_call(asked, skill.id)]
+    callable_skills = [skill for skill in card.skills if gate.may_call(asked, skill.id)]
     if not callable_skills:
         raise PermissionDenied(f"You may call no skill of {asked.agent}.", reason="NO_RULE")
     fitting = [skill for skill in callable_skills if _fits(skill, params.message)]

@@ -15,9 +15,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mesh.errors import InvalidInput, MeshError
 from mesh.rpc import SELECTOR, call_context
-from services.gateway.web.a2a.agents import Agents, Asked
 from services.gateway.web.a2a.cards import VERSION
 from services.gateway.web.a2a.errors import to_a2a
+from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.caller import Caller, principal_of
 
 _METHODS = a2a_pb2.DESCRIPTOR.services_by_name["A2AService"].methods_by_name
@@ -26,8 +26,8 @@ _METHODS = a2a_pb2.DESCRIPTOR.services_by_name["A2AService"].methods_by_name
 class GrpcBinding:
     """Answers calls that name an agent which the caller sees."""
 
-    def __init__(self, handler: RequestHandler, agents: Agents) -> None:
-        self._servicer = _Servicer(handler, agents)
+    def __init__(self, handler: RequestHandler, gate: Gate) -> None:
+        self._servicer = _Servicer(handler, gate)
 
     async def answer(self, name: str, request: bytes, context: Any) -> bytes:
         """The answer of a unary method."""
@@ -44,9 +44,9 @@ class GrpcBinding:
 class _Servicer(GrpcHandler):
     """The SDK's, with the mesh's way to tell who calls which agent."""
 
-    def __init__(self, handler: RequestHandler, agents: Agents) -> None:
+    def __init__(self, handler: RequestHandler, gate: Gate) -> None:
         super().__init__(handler, _Contexts())
-        self._agents = agents
+        self._gate = gate
 
     def _build_call_context(self, context: Any, request: Message) -> ServerCallContext:
         """As the SDK does it; errors of this are told to the client as those of A2A."""
@@ -68,7 +68,7 @@ class _Servicer(GrpcHandler):
         scheme, host = headers.get("x-forwarded-proto", "http"), headers.get("x-forwarded-host", "")
         asked = made.state["asked"] = Asked(named.pop(), caller, f"{scheme}://{host}")
         try:
-            self._agents.check_visible(asked)
+            self._gate.check_visible(asked)
         except MeshError as err:
             raise to_a2a(err) from err
         return made

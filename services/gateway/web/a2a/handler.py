@@ -3,6 +3,7 @@
 JSON-RPC, HTTP+JSON, gRPC (a2a-sdk) ──> MeshHandler ──> Agents ──> the agent, which keeps the tasks
 """
 
+import contextlib
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
@@ -17,12 +18,14 @@ from a2a.utils.task import apply_history_length, validate_history_length
 
 from agentmesh.agent.v1 import agent_pb2
 from agentmesh.agent.v1 import agent_service_pb2 as pb
-from mesh.errors import InvalidInput, MeshError
-from services.gateway.web.a2a.agents import Agents, Asked
+from mesh.errors import InvalidInput, MeshError, NotFound
+from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.choice import choose_skill
 from services.gateway.web.a2a.errors import to_a2a
+from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.a2a.listing import page_size_of, take_page
 from services.gateway.web.a2a.parts import parts_to_mesh, struct_to_json
+from services.gateway.web.a2a.sent import Sent
 from services.gateway.web.a2a.tasks import (
     Artifacts,
     Event,
@@ -59,8 +62,10 @@ def _translated(
 class MeshHandler(RequestHandler):
     """Serves all agents: the context of a call says which. `extended_card` builds the card for one caller."""
 
-    def __init__(self, agents: Agents, extended_card: BuildCard) -> None:
+    def __init__(self, gate: Gate, agents: Agents, extended_card: BuildCard, sent: Sent) -> None:
+        self._gate = gate
         self._agents = agents
+        self._sent = sent
         self._extended_card = extended_card
 
     @_translated
@@ -97,8 +102,8 @@ class MeshHandler(RequestHandler):
         try:
             validate_proto_required_fields(params)
             asked = asked_of(context)
-            self._agents.check(asked, "WatchTask")
             task = await self._agents.get(asked, params.id)
+            self._gate.check_own(asked, "WatchTask", task.skill_id)
             if has_ended(task.state):
                 raise sdk.UnsupportedOperationError("The task has ended: get it with GetTask.")
             async with aclosing(self._follow(asked, task)) as events:
@@ -112,8 +117,9 @@ class MeshHandler(RequestHandler):
         """A task as it stands."""
         asked = asked_of(context)
         validate_history_length(params)
-        self._agents.check(asked, "GetTask")
-        return apply_history_length(task_from_mesh(await self._agents.get(asked, params.id)), params)
+        task = await self._agents.get(asked, params.id)
+        self._gate.check_own(asked, "GetTask", task.skill_id)
+        return apply_history_length(task_from_mesh(task), params)
 
     @_translated
     async def on_list_tasks(self, params: a2a.ListTasksRequest, context: ServerCallContext) -> a2a.ListTasksResponse:
@@ -121,16 +127,16 @@ class MeshHandler(RequestHandler):
         asked = asked_of(context)
         validate_history_length(params)
         size = page_size_of(params)
-        self._agents.check(asked, "ListTasks")
         request = pb.ListTasksRequest(context_id=params.context_id)
         if params.status:
             state = state_to_mesh(params.status)
             if not state:
                 raise InvalidInput("There is no such state.", field="status", fix="Send a name of TaskState.")
             request.states.append(state)
-        page, token, total = take_page(await self._agents.own_tasks(asked, request), params)
+        tasks = self._gate.allowed(asked, await self._agents.own_tasks(asked, request))
+        page, token, total = take_page(tasks, params)
         needs_more = params.include_artifacts or params.history_length > 0
-        tasks = [
+        shown = [
             apply_history_length(
                 task_from_mesh(
                     await self._agents.get(asked, task.id, with_history=params.history_length > 0)
@@ -142,14 +148,14 @@ class MeshHandler(RequestHandler):
             )
             for task in page
         ]
-        return a2a.ListTasksResponse(tasks=tasks, next_page_token=token, page_size=size, total_size=total)
+        return a2a.ListTasksResponse(tasks=shown, next_page_token=token, page_size=size, total_size=total)
 
     @_translated
     async def on_cancel_task(self, params: a2a.CancelTaskRequest, context: ServerCallContext) -> a2a.Task:
         """Stop a task."""
         asked = asked_of(context)
-        self._agents.check(asked, "CancelTask")
         task = await self._agents.get(asked, params.id, with_history=False)
+        self._gate.check_own(asked, "CancelTask", task.skill_id)
         if has_ended(task.state):
             raise sdk.TaskNotCancelableError("The task has ended already.")
         task = await self._agents.cancel(asked, params.id)
@@ -163,7 +169,6 @@ class MeshHandler(RequestHandler):
         """The card with all that this caller may call."""
         try:
             asked = asked_of(context)
-            self._agents.check(asked, "GetAgentCard")
             return await self._extended_card(asked)
         except MeshError as err:
             raise to_a2a(err) from err
@@ -203,15 +208,28 @@ class MeshHandler(RequestHandler):
             extensions=message.extensions,
             reference_task_ids=message.reference_task_ids,
         )
+        async with self._sent.turn(str(asked.caller.principal), asked.agent, message.message_id) as turn:
+            known = await turn.task_id()
+            if known:
+                with contextlib.suppress(NotFound):
+                    return await self._agents.get(asked, known, with_history=False)
+            await self._choose(asked, params, request)
+            self._gate.inspect(asked, request)
+            task = await self._agents.submit(asked, request)
+            await turn.note(task.id)
+            return task
+
+    async def _choose(self, asked: Asked, params: a2a.SendMessageRequest, request: pb.SubmitTaskRequest) -> None:
+        """Find out which skill it is for, and whether the caller may call that."""
+        message = params.message
         if message.task_id:
             task = await self._agents.get(asked, message.task_id, with_history=False)
-            self._agents.check(asked, "SubmitTask", skill=task.skill_id)
+            self._gate.check_skill(asked, task.skill_id)
             if message.context_id not in ("", task.context_id):
                 raise InvalidInput("The task belongs to another context.", field="message.context_id")
         else:
-            request.skill_id = await choose_skill(self._agents, asked, params)
-            self._agents.check(asked, "SubmitTask", skill=request.skill_id)
-        return await self._agents.submit(asked, request)
+            request.skill_id = await choose_skill(self._agents, self._gate, asked, params)
+            self._gate.check_skill(asked, request.skill_id)
 
     async def _wait(self, asked: Asked, task: agent_pb2.Task) -> None:
         """Until the task has ended, or waits for its submitter."""

@@ -8,6 +8,7 @@ from mesh.access import Principal
 from services.gateway.channels import Channels
 from services.gateway.guard.notes import Noted
 from services.gateway.knowledge import Knowledge
+from services.gateway.storage import Circuit, Storage
 
 if TYPE_CHECKING:
     from services.gateway.web.a2a.bindings import Bindings
@@ -25,8 +26,10 @@ class A2aDoor:
         channels: Channels,
         sign: Callable[[Principal], str],
         note: Callable[[Noted], None],
+        storage: Storage,
     ) -> None:
         self._needs = knowledge, channels, sign, note
+        self._storage = storage
         self._bindings: Bindings | None = None
         self._making = asyncio.Lock()
 
@@ -40,6 +43,10 @@ class A2aDoor:
     def _make(self) -> "Bindings":
         from services.gateway.web.a2a.agents import Agents
         from services.gateway.web.a2a.bindings import Bindings
+        from services.gateway.web.a2a.gate import Gate
+        from services.gateway.web.a2a.sent import Sent
 
         knowledge, channels, sign, note = self._needs
-        return Bindings(knowledge, Agents(knowledge, channels, sign, note))
+        sent = Sent(self._storage.answers, Circuit("a2a"))
+        gate = Gate(knowledge, note)
+        return Bindings(gate, Agents(gate, channels, sign), sent)
