@@ -1,4 +1,11 @@
-"""The chain of the audit: how lines hang together, and whether they still do."""
+"""The chain of an audit: how lines hang together, and whether they still do.
+
+Each line is one JSON object, its names sorted, without spaces, in ASCII; "previous" is the hash of the line before.
+The last member is "hash": SHA-256, hexadecimal, over the bytes of the same object without that member.
+
+Who can write the files can also make a new chain out of them. So the newest hash should be kept elsewhere from time to
+time (gateways log it as `audit_head`); a chain in which it does not stand any more was made anew.
+"""
 
 import hashlib
 import json
@@ -7,33 +14,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mesh.errors import FailedPrecondition
+from mesh.access.audit_files import (
+    LONGEST_LINE,
+    START,
+    Mark,
+    audit_files,
+    file_number,
+    hash_in,
+    is_audit,
+    read_anchor,
+    read_head,
+)
+from mesh.errors import FailedPrecondition, Unavailable
 
-START = "0" * 64
-"""What the first line ever follows."""
-HEAD = "head.json"
-ANCHOR = "anchor.json"
-
-_BLOCK = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """Where a chain ends: number and hash of its last line, its file, the bytes that count, whether more follow."""
-
-    sequence: int
-    hash: str
-    file: int
-    size: int
-    torn: bool
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found: how many lines are good, and the first thing that is wrong, "" when nothing is."""
+    """What was found in an audit.
 
-    lines: int
-    files: int
+    `lines` are good, from number `first` to `last`, and `hash` is that of the last one. `broken` is the first thing
+    that is wrong, "" when nothing is, and `where` is FILE:LINE. `missing` counts what the writer itself has noted as
+    missing, because too much waited to be written. `is_unfinished` says that a writer is in the middle of a line, or
+    was killed in it.
+    """
+
+    lines: int = 0
+    files: int = 0
+    first: int = 0
+    last: int = 0
+    hash: str = START.hash
+    missing: int = 0
+    is_unfinished: bool = False
     broken: str = ""
     where: str = ""
 
@@ -44,120 +57,108 @@ class Report:
 
 
 def link(sequence: int, previous: str, facts: Mapping[str, Any]) -> tuple[bytes, str]:
-    """The line for some facts, and its hash: SHA-256 over the one before and the line without it."""
-    text = json.dumps({"sequence": sequence, **facts, "previous": previous}, ensure_ascii=True, separators=(",", ":"))
+    """The line for some facts, and its hash."""
+    text = json.dumps({**facts, "sequence": sequence, "previous": previous}, separators=(",", ":"), sort_keys=True)
     made = hashlib.sha256(text.encode()).hexdigest()
     return f'{text[:-1]},"hash":"{made}"}}\n'.encode(), made
 
 
-def audit_files(directory: Path) -> list[Path]:
-    """The files, oldest first."""
-    return sorted(directory.glob("audit-*.jsonl"))
+def verify(directory: Path, *, known: Mapping[int, str] | None = None) -> Report:
+    """Look at every line of an audit, which a gateway may be writing at this time.
 
-
-def file_name(number: int) -> str:
-    """The name of a file."""
-    return f"audit-{number:08}.jsonl"
-
-
-def read_tail(directory: Path, path: Path | None = None) -> Tail:
-    """Where the chain in a folder ends, or that in one of its files. Raises FailedPrecondition for a damaged end."""
-    files = audit_files(directory)
-    if path is None and not files:
-        return Tail(0, START, 1, 0, torn=False)
-    path = path or files[-1]
-    number = int(path.stem.removeprefix("audit-"))
-    data, size = _last_lines(path)
-    whole, newline, rest = data.rpartition(b"\n")
-    if not newline:
-        before = files.index(path) - 1
-        if before < 0:
-            sequence, last = _anchor(directory)
-        else:
-            earlier = read_tail(directory, files[before])
-            sequence, last = earlier.sequence, earlier.hash
-        return Tail(sequence, last, number, 0, torn=bool(rest))
-    try:
-        facts = json.loads(whole.rpartition(b"\n")[2])
-        return Tail(int(facts["sequence"]), str(facts["hash"]), number, size - len(rest), torn=bool(rest))
-    except (ValueError, KeyError, TypeError) as err:
-        raise FailedPrecondition(
-            f"The end of {path} is damaged.", field=str(path), fix="Move the folder away; a new chain begins then."
-        ) from err
-
-
-def verify(directory: Path) -> Report:
-    """Look at every line. Raises FailedPrecondition when there is no audit in the folder."""
-    files = audit_files(directory)
-    if not files:
+    `known` are hashes by their numbers that were kept elsewhere. Raises FailedPrecondition when there is no audit in
+    the folder, or it cannot be read; Unavailable when retention is faster.
+    """
+    if not is_audit(directory):
         raise FailedPrecondition(f"There is no audit in {directory}.", field=str(directory), fix="Name its folder.")
-    sequence, previous = _anchor(directory)
-    lines = 0
+    for _ in range(_ATTEMPTS):
+        try:
+            anchor = read_anchor(directory)
+            report = _verify(directory, anchor or START, known or {})
+            # What retention drops at this very time is not missing.
+            if report.is_good or read_anchor(directory) == anchor:
+                return report
+        except FailedPrecondition as err:
+            return Report(broken=err.summary, where=Path(err.field).name)
+        except FileNotFoundError:
+            continue
+        except OSError as err:
+            raise FailedPrecondition(
+                f"{err.filename} cannot be read: {err.strerror}.", field=str(err.filename), fix="Check who owns it."
+            ) from err
+    raise Unavailable(f"The files in {directory} are dropped faster than they are read.", fix="Keep more of them.")
+
+
+class _Chain:
+    """Lines, each of which has to follow the one before."""
+
+    def __init__(self, anchor: Mark, known: Mapping[int, str]) -> None:
+        self.anchor = anchor
+        self.sequence, self.hash = anchor.sequence, anchor.hash
+        self.missing = 0
+        self._known = known
+
+    def add(self, line: bytes) -> str:
+        """What is wrong with the next line, "" when nothing is."""
+        made = hash_in(line)
+        if made is None:
+            return "the line was changed: it is not the one that its hash was made of"
+        if b'"previous":"%s"' % self.hash.encode() not in line:
+            return f"lines are missing, or were put in: the line does not follow line {self.sequence}"
+        if b'"sequence":%d,' % (self.sequence + 1) not in line:
+            return f"the number of the line is not {self.sequence + 1}"
+        self.sequence, self.hash = self.sequence + 1, made
+        if self._known and self._known.get(self.sequence, made) != made:
+            return f"the chain was made anew: line {self.sequence} had another hash"
+        if b'"decision":"missing"' in line:
+            self.missing += int(json.loads(line).get("count", 0))
+        return ""
+
+
+def _verify(directory: Path, anchor: Mark, kept: Mapping[int, str]) -> Report:
+    # Before the lines: a writer goes on while they are read.
+    head = read_head(directory)
+    chain = _Chain(anchor, {**kept, **({head.sequence: head.hash} if head is not None else {})})
+    files = audit_files(directory)
+    broken = where = ""
+    is_unfinished = False
     for path in files:
         for number, line in enumerate(_lines(path), 1):
-            wrong = _wrong(line, sequence, previous)
-            if wrong:
-                return Report(lines, len(files), wrong, f"{path.name}:{number}")
-            sequence, previous, lines = sequence + 1, line.rstrip(b"\n")[-66:-2].decode(), lines + 1
-    return Report(lines, len(files), *_against_head(directory, sequence, previous))
+            if not line.endswith(b"\n") and path == files[-1] and len(line) < LONGEST_LINE:
+                is_unfinished = True
+                break
+            broken = chain.add(line[:-1])
+            if broken:
+                where = f"{path.name}:{number}"
+                break
+        if broken:
+            break
+    if not broken:
+        broken, where = _missing_at_the_end(chain, head, kept)
+    return Report(
+        lines=chain.sequence - anchor.sequence,
+        files=len(files),
+        first=anchor.sequence + 1 if chain.sequence > anchor.sequence else 0,
+        last=chain.sequence,
+        hash=chain.hash,
+        missing=chain.missing,
+        is_unfinished=is_unfinished,
+        broken=broken,
+        where=where,
+    )
 
 
-def _wrong(line: bytes, sequence: int, previous: str) -> str:
-    if not line.endswith(b"\n"):
-        return "the line is not finished"
-    text = line.rstrip(b"\n").decode(errors="replace")
-    body, mark, end = text.rpartition(',"hash":"')
-    if not mark or not end.endswith('"}'):
-        return "the line has no hash"
-    made = hashlib.sha256(f"{body}}}".encode()).hexdigest()
-    if end[:-2] != made:
-        return "the line was changed: its hash is another one"
-    try:
-        facts = json.loads(text)
-    except ValueError:
-        return "the line is no JSON"
-    if facts.get("previous") != previous:
-        return "the line does not follow the one before: lines are missing or were put in"
-    if facts.get("sequence") != sequence + 1:
-        return f"the number is {facts.get('sequence')} and not {sequence + 1}"
-    return ""
-
-
-def _against_head(directory: Path, sequence: int, previous: str) -> tuple[str, str]:
-    head = _read(directory / HEAD)
-    if head is None:
-        return ("the head is missing", HEAD) if sequence else ("", "")
-    # Lines beyond the head are those of the last second.
-    if int(head["sequence"]) > sequence:
-        return f"{int(head['sequence']) - sequence} lines are missing at the end", HEAD
-    if int(head["sequence"]) == sequence and head["hash"] != previous:
-        return "the last line is not that of the head", HEAD
+def _missing_at_the_end(chain: _Chain, head: Mark | None, kept: Mapping[int, str]) -> tuple[str, str]:
+    if head is None and chain.sequence:
+        return "the head is missing: nobody can tell whether lines are missing at the end", "head.json"
+    last = max([head.sequence if head is not None else 0, *kept])
+    if last > chain.sequence:
+        return f"{last - chain.sequence} lines are missing at the end", f"after line {chain.sequence}"
     return "", ""
 
 
-def _anchor(directory: Path) -> tuple[int, str]:
-    anchor = _read(directory / ANCHOR)
-    return (0, START) if anchor is None else (int(anchor["sequence"]), str(anchor["hash"]))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        facts: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as err:
-        raise FailedPrecondition(f"{path} cannot be read: {err}.", field=str(path), fix="Restore it.") from err
-    return facts
-
-
 def _lines(path: Path) -> Iterator[bytes]:
+    if not file_number(path):
+        return
     with path.open("rb") as file:
-        yield from file
-
-
-def _last_lines(path: Path) -> tuple[bytes, int]:
-    """The end of a file, and its size."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _BLOCK))
-        return file.read(), size
+        yield from iter(lambda: file.readline(LONGEST_LINE), b"")

@@ -1,16 +1,14 @@
 """May this principal call that? One function decides: at the edge, in the doors of the gateway, for operators."""
 
+import re
 from dataclasses import dataclass
 
 from mesh.access.principal import Principal
 from mesh.access.rules import AccessRules
 from mesh.access.target import GATEWAY, Target
 
-OPEN_PATHS = ("/healthz", "/readyz", "/oauth2/", "/.well-known/", "/v1/auth/login", "/agents/")
-"""What the gateway serves to everybody: who has no credential gets one there. With a / at the end: all below it.
-
-Behind /agents/ is a door that decides by itself, by the agent and the skill that are called.
-"""
+OPEN_PATHS = ("/healthz", "/readyz", "/oauth2/", "/.well-known/", "/v1/auth/login")
+"""What the gateway serves to everybody: who has no credential gets one there. With a / at the end: all below it."""
 
 OPEN_SERVICES = (
     "grpc.health.v1.Health/",
@@ -18,8 +16,13 @@ OPEN_SERVICES = (
     "grpc.reflection.v1alpha.ServerReflection/",
     "lf.a2a.v1.A2AService/",
 )
-"""What the gateway serves to everybody over gRPC: contracts are public, and A2A decides by itself as below /agents/."""
+"""What the gateway serves to everybody over gRPC: contracts are public, and A2A decides by itself, by agent and skill."""
 
+ALL_SERVERS = "/mcp"
+"""The door behind which all MCP servers and agents are."""
+
+_DOORS = re.compile(r"/(?:servers|agents)/([^/]+)(?:/|\Z)")
+"""Doors behind which one service is. What may be called there is decided again, tool by tool."""
 _OPEN = frozenset(path for path in OPEN_PATHS if not path.endswith("/"))
 _OPEN_BELOW = tuple(path for path in (*OPEN_PATHS, *OPEN_SERVICES) if path.endswith("/"))
 
@@ -56,10 +59,24 @@ def decide(rules: AccessRules, principal: Principal, target: Target) -> Decision
         # A denial for those without a credential says nothing of those with one.
         reason = "NOT_AUTHENTICATED" if principal.kind == "anonymous" else "DENIED_BY_RULE"
         return Decision(False, reason, summary, verdict.role, verdict.rule)
+    if _has_something_behind(rules, roles, target):
+        return Decision(True, "ALLOWED", "What is behind this door is decided call by call.")
     if principal.kind == "anonymous":
         return Decision(False, "NOT_AUTHENTICATED", f"{target} needs a credential: a token or an API key.")
     has = f"None of its roles ({', '.join(roles)}) allows" if roles else "It has no role that allows"
     return Decision(False, "NO_RULE", f"{principal} may not call {target}. {has} that.")
+
+
+def leads_on(target: Target) -> bool:
+    """Whether the target is a door of the gateway behind which each call is decided by itself."""
+    return target.service == GATEWAY and (target.method == ALL_SERVERS or _DOORS.match(target.method) is not None)
+
+
+def _has_something_behind(rules: AccessRules, roles: tuple[str, ...], target: Target) -> bool:
+    if not leads_on(target):
+        return False
+    door = _DOORS.match(target.method)
+    return bool(roles) if door is None else rules.shows(roles, door[1])
 
 
 def may_see(rules: AccessRules, principal: Principal, service: str) -> bool:

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mesh.access.stored import Stored
 
@@ -80,6 +81,13 @@ class SigningKeys:
             _public(key.load()) | {"kid": key.id, "alg": key.algorithm, "use": "sig"} for key in reversed(self.all())
         ]
         return json.dumps({"keys": keys}, separators=(",", ":"), sort_keys=True)
+
+    def sealing_keys(self) -> list[bytes]:
+        """A secret of 32 bytes for each key, newest first, from which nothing follows about the key (RFC 5869)."""
+        return [
+            HKDF(hashes.SHA256(), 32, salt=None, info=b"agentmesh sealing").derive(key.private_key.encode())
+            for key in reversed(self.all())
+        ]
 
     def rotate(self, algorithm: str, *, now: float, token_life: float) -> SigningKeyRecord:
         """Make a new key, which signs after ANNOUNCED seconds; the others go when their last token has ended."""

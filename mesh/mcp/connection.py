@@ -29,14 +29,15 @@ from mcp_types import (
 from pydantic import ValidationError
 
 import mesh
-from mesh.errors import DeadlineExceeded, FailedPrecondition, MeshError, NotFound, Unavailable
+from mesh.errors import FailedPrecondition, MeshError, NotFound, Unavailable
 from mesh.mcp.calls import LogNews, RunningCalls
 from mesh.mcp.changes import ChangeFeed, ListChanged, ResourceChanged
 from mesh.mcp.envelope import Envelope
-from mesh.mcp.faults import error_from_mcp, input_wanted
-from mesh.mcp.frames import UNREADABLE
+from mesh.mcp.faults import error_from_mcp, input_wanted, too_late, unreadable
+from mesh.mcp.frames import UNREADABLE, dump_json, load_json_object
 from mesh.mcp.negotiate import Era, negotiate
 from mesh.mcp.noise import NoiseLog
+from mesh.mcp.requests.exchange import Listener, Lost, Outcome, Request, Unreadable
 from mesh.mcp.wire import OpenWire, Wire
 
 NOT_READY = "MCP_SERVER_NOT_READY"
@@ -48,6 +49,7 @@ _HTTP_REFUSALS = ("Server returned an error response", "Not Found")
 _MAX_ROUNDS = 10
 _MAX_PAGES = 50
 _LOOK_UP_TIMEOUT = 5.0
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class _Dispatcher(JSONRPCDispatcher[TransportContext]):
@@ -161,13 +163,54 @@ class Connection:
             async with asyncio.timeout(timeout):
                 return await self._settle(method, params, on_progress)
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"MCP server {self.server!r} has not answered {method} within {timeout:.3g} s.",
-                reason="MCP_TIMEOUT",
-                fix="Give the call more time, or look at what the server is doing.",
-            ) from None
+            raise too_late(self.server, method, timeout) from None
         except MCPError as err:
             raise await self._error_of(err, method) from err
+
+    async def ask(self, request: Request, listener: Listener | None = None, *, timeout: float) -> Outcome:
+        """Send a request of the modern era as it is and return its outcome; cancelling cancels it at the server.
+
+        Raises DeadlineExceeded after `timeout` seconds, Unavailable when the connection ends, ResourceExhausted for an
+        answer that cannot be read.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                outcome = await self._ask_mirrored(request, listener)
+        except TimeoutError:
+            raise too_late(self.server, request.method, timeout) from None
+        except Lost:
+            raise await self._wait_lost() from None
+        except Unreadable as err:
+            raise unreadable(self.server, request.method, str(err)) from None
+        self.answers += 1
+        return outcome
+
+    async def _ask_mirrored(self, request: Request, listener: Listener | None) -> Outcome:
+        """Ask with the HTTP headers that mirror the request, learning those that tools want."""
+        exchange, method = self._wire.exchange, request.method
+        if not self._wire.is_http:
+            return await exchange.ask(request, _NO_HEADERS, listener)
+        outcome = await exchange.ask(request, self._envelope.headers(method, request.params), listener)
+        if method == "tools/list" and outcome.parsed is not None:
+            self._envelope.learn_all(outcome.parsed)
+        if method == "tools/call" and outcome.error and load_json_object(outcome.error).get("code") == HEADER_MISMATCH:
+            await self._learn_headers(request)
+            outcome = await exchange.ask(request, self._envelope.headers(method, request.params), listener)
+        return outcome
+
+    async def _learn_headers(self, request: Request) -> None:
+        """List the tools until the one that is called has been seen."""
+        params: dict[str, Any] = {"_meta": request.meta}
+        for _ in range(_MAX_PAGES):
+            listing = Request("tools/list", dump_json(params), params)
+            headers = self._envelope.headers("tools/list", params)
+            result = (await self._wire.exchange.ask(listing, headers, None)).parsed
+            if result is None:
+                return
+            self._envelope.learn_all(result)
+            if not result.get("nextCursor") or self._envelope.knows(request.params.get("name")):
+                return
+            params = {**params, "cursor": result["nextCursor"]}
 
     async def list_tools(self, params: dict[str, Any], *, timeout: float) -> dict[str, Any]:
         """Send `tools/list`; leaves out tools that the specification forbids to use, and learns their HTTP headers.

@@ -1,6 +1,8 @@
 """What each request to a server must carry besides what it asks."""
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 from mcp.shared.inbound import (
     MCP_METHOD_HEADER,
@@ -22,6 +24,8 @@ from mcp_types import (
 from mesh.mcp.negotiate import Era
 from mesh.mcp.noise import NoiseLog
 
+_TOKEN = re.compile(r"[\x21-\x7e]{1,64}")
+
 
 class Envelope:
     """Adds `_meta` keys (modern era) and HTTP headers to requests; knows the headers that tools ask for.
@@ -39,22 +43,38 @@ class Envelope:
 
     def stamp(self, method: str, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the params to send and the headers to send them with, which only HTTP transports use."""
-        headers = {MCP_PROTOCOL_VERSION_HEADER: self._version}
         if self.era is Era.HANDSHAKE:
-            return params, headers
+            return params, {MCP_PROTOCOL_VERSION_HEADER: self._version}
         meta = {
             **params.get("_meta", {}),
             PROTOCOL_VERSION_META_KEY: self._version,
             CLIENT_INFO_META_KEY: self._client,
             CLIENT_CAPABILITIES_META_KEY: {},
         }
-        headers[MCP_METHOD_HEADER] = method
+        params = {**params, "_meta": meta}
+        return params, self.headers(method, params)
+
+    def headers(self, method: str, params: Mapping[str, Any]) -> dict[str, str]:
+        """Return the headers that mirror a request of the modern era."""
+        meta = params.get("_meta")
+        version = meta.get(PROTOCOL_VERSION_META_KEY) if isinstance(meta, dict) else None
+        headers = {
+            MCP_PROTOCOL_VERSION_HEADER: version if _is_token(version) else self._version,
+            MCP_METHOD_HEADER: method,
+        }
         name = params.get(NAME_BEARING_METHODS.get(method, ""))
         if isinstance(name, str):
             headers[MCP_NAME_HEADER] = encode_header_value(name)
+            arguments = params.get("arguments")
             if method == "tools/call" and name in self._header_maps:
-                headers |= mcp_param_headers(self._header_maps[name], params.get("arguments") or {})
-        return {**params, "_meta": meta}, headers
+                headers |= mcp_param_headers(self._header_maps[name], arguments if isinstance(arguments, dict) else {})
+        return headers
+
+    def learn_all(self, result: Mapping[str, Any]) -> None:
+        """Learn as `learn` does, and leave the result as it is: for clients that judge by themselves."""
+        tools = result.get("tools")
+        for tool in tools if isinstance(tools, list) else ():
+            self._learn_tool(tool)
 
     def learn(self, result: dict[str, Any]) -> None:
         """Learn from a result of `tools/list` what headers tools ask for.
@@ -65,6 +85,10 @@ class Envelope:
         if self.era is Era.HANDSHAKE or not isinstance(tools, list):
             return
         result["tools"] = [tool for tool in tools if self._learn_tool(tool)]
+
+    def knows(self, tool: Any) -> bool:
+        """Tell whether a tool is known to ask for headers."""
+        return tool in self._header_maps
 
     def _learn_tool(self, tool: Any) -> bool:
         name = tool.get("name") if isinstance(tool, dict) else None
@@ -80,3 +104,7 @@ class Envelope:
         if header_map:
             self._header_maps[name] = header_map
         return True
+
+
+def _is_token(version: Any) -> TypeGuard[str]:
+    return isinstance(version, str) and _TOKEN.fullmatch(version) is not None

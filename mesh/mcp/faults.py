@@ -42,12 +42,7 @@ def error_from_mcp(err: MCPError, *, server: str, method: str) -> MeshError:
     """Convert a JSON-RPC error that `server` answered to `method`."""
     said = err.message.strip()[:2000] or "it gave no message"
     if err.error.data == UNREADABLE:
-        return ResourceExhausted(
-            f"MCP server {server!r} answered {method}, but {said}.",
-            reason="MCP_UNREADABLE_ANSWER",
-            fix="Ask for less at a time, or raise the bridge's --max-frame-bytes.",
-            retryable=False,
-        )
+        return unreadable(server, method, said)
     if err.code == CONNECTION_CLOSED:
         summary = f"The connection to MCP server {server!r} ended during {method}: {said}."
         return Unavailable(summary, reason="MCP_SERVER_LOST")
@@ -79,6 +74,25 @@ def input_wanted(server: str, method: str) -> FailedPrecondition:
         f"MCP server {server!r} wants input from the caller before it answers {method}; a typed call cannot give any.",
         reason="MCP_INPUT_REQUIRED",
         fix="Use Link with an MCP client that supports elicitation, sampling or roots.",
+    )
+
+
+def unreadable(server: str, method: str, why: str) -> ResourceExhausted:
+    """The error for an answer that came and could not be read."""
+    return ResourceExhausted(
+        f"MCP server {server!r} answered {method}, but {why}.",
+        reason="MCP_UNREADABLE_ANSWER",
+        fix="Ask for less at a time, or raise the bridge's --max-frame-bytes.",
+        retryable=False,
+    )
+
+
+def too_late(server: str, method: str, seconds: float) -> DeadlineExceeded:
+    """The error for an answer that did not come in time."""
+    return DeadlineExceeded(
+        f"MCP server {server!r} has not answered {method} within {seconds:.3g} s.",
+        reason="MCP_TIMEOUT",
+        fix="Give the call more time, or look at what the server is doing.",
     )
 
 

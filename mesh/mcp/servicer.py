@@ -1,4 +1,4 @@
-"""Serves agentmesh.mcp.v1.McpBridgeService: the typed facade over one shared connection, and Link."""
+"""Serves agentmesh.mcp.v1.McpBridgeService: the typed facade over one shared connection, Link, Ask and Dialog."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -31,6 +31,7 @@ from mesh.mcp.convert import (
 from mesh.mcp.faults import bad_answer, may_mean_unknown
 from mesh.mcp.frames import DEFAULT_MAX_FRAME_BYTES, dump_json, load_json_object
 from mesh.mcp.link import LinkServer
+from mesh.mcp.requests.serving import RequestServer
 from mesh.mcp.tool_call import call_tool
 from mesh.mcp.upstream import Upstream
 from mesh.mcp.watching import open_watch
@@ -55,12 +56,14 @@ class McpBridgeServicer(pb_grpc.McpBridgeServiceServicer):
         self,
         upstream: Upstream,
         links: LinkServer,
+        requests: RequestServer,
         *,
         draining: asyncio.Event,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
     ) -> None:
         self._upstream = upstream
         self._links = links
+        self._requests = requests
         self._draining = draining
         self._max_frame_bytes = max_frame_bytes
 
@@ -69,6 +72,9 @@ class McpBridgeServicer(pb_grpc.McpBridgeServiceServicer):
         self, request_iterator: AsyncIterator[pb.LinkRequest], context: _Context
     ) -> None:
         await self._links.serve(request_iterator, context)
+
+    async def Ask(self, request: pb.AskRequest, context: _Context) -> pb.AskResponse:
+        return await self._requests.ask(request, context)
 
     async def GetServer(self, request: pb.GetServerRequest, context: _Context) -> pb.GetServerResponse:
         connection, _ = await self._connect(context)

@@ -10,8 +10,9 @@ import contextlib
 import re
 import shlex
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -19,16 +20,19 @@ from mcp.shared.message import SessionMessage
 from mcp_types import ErrorData, JSONRPCError, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from mesh.errors import InvalidInput
-from mesh.mcp.frames import INTERNAL_ERROR, UNREADABLE, answered_id
+from mesh.errors import InvalidInput, Unavailable
+from mesh.mcp.frames import INTERNAL_ERROR, UNREADABLE, BadFrame, answered_id
 from mesh.mcp.lines import LineSplitter, OversizeLine
 from mesh.mcp.noise import NoiseLog
+from mesh.mcp.requests.mux import Mux
 from mesh.mcp.wire import Wire
 from mesh.runtime import Child, ChildSpec, open_child
 
 _READ_BYTES = 64 * 1024
 _AFTER_EXIT_SECONDS = 0.1
 _MAX_OUTSTANDING = 4096
+# Far above the SDK's own numbers, which begin at 1, and below 2**53, where JavaScript's end.
+_FIRST_EXCHANGE_ID = 2**40
 _ABSENT = object()
 _SECRET = re.compile(r"(?i)(key|token|secret|passw|credential|auth|bearer)")
 
@@ -122,14 +126,17 @@ async def open_stdio_wire(spec: ChildSpec, *, max_frame_bytes: int) -> AsyncIter
         # Unbuffered, so that a server that talks faster than it is listened to is held back by its pipe.
         read_writer, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         write, write_reader = anyio.create_memory_object_stream[SessionMessage](0)
-        pipes = _Pipes(child, NoiseLog(spec.name), max_frame_bytes)
+        pipes = _Pipes(spec.name, child, max_frame_bytes)
         receiver = tasks.create_task(pipes.receive(read_writer))
         sender = tasks.create_task(pipes.send(write_reader, read_writer))
         try:
-            yield Wire(read, write, lambda: describe_exit(child, spec.command), lambda: settle_exit(child))
+            yield Wire(
+                read, write, lambda: describe_exit(child, spec.command), lambda: settle_exit(child), pipes.exchange
+            )
         finally:
             receiver.cancel()
             sender.cancel()
+            pipes.exchange.end()
             for stream in (read_writer, read, write, write_reader):
                 stream.close()
             if child.stdin is not None:
@@ -137,11 +144,13 @@ async def open_stdio_wire(spec: ChildSpec, *, max_frame_bytes: int) -> AsyncIter
 
 
 class _Pipes:
-    """Moves messages between a child's pipes and the SDK's streams."""
+    """Moves messages between a child's pipes and the SDK's streams; what `exchange` asked for goes to it instead."""
 
-    def __init__(self, child: Child, noise: NoiseLog, max_frame_bytes: int) -> None:
+    def __init__(self, name: str, child: Child, max_frame_bytes: int) -> None:
+        self._name = name
         self._child = child
-        self._noise = noise
+        self._noise = NoiseLog(name)
+        self.exchange = Mux(self._write, max_bytes=max_frame_bytes, first_id=_FIRST_EXCHANGE_ID)
         self._splitter = LineSplitter(max_frame_bytes)
         self._limit = max_frame_bytes
         self._outstanding: dict[str | int, object] = {}
@@ -160,6 +169,7 @@ class _Pipes:
         finally:
             output.close()
             target.close()
+            self.exchange.end()
 
     async def send(
         self,
@@ -188,7 +198,7 @@ class _Pipes:
         if isinstance(line, OversizeLine):
             why = f"the server's answer of {line.size} bytes is larger than the {self._limit} allowed"
             self._noise.warn("mcp_frame_too_large", size=line.size, limit=self._limit)
-        elif not line.strip():
+        elif not line.strip() or self._take(line):
             return
         else:
             try:
@@ -198,7 +208,7 @@ class _Pipes:
                 self._noise.warn("mcp_line_not_json_rpc", size=len(line), start=line[:120].decode(errors="replace"))
         if message is None:
             request_id = answered_id(line)
-            if request_id is None:
+            if request_id is None or self.exchange.fail(request_id, why):
                 return
             message = JSONRPCError(
                 jsonrpc="2.0", id=request_id, error=ErrorData(code=INTERNAL_ERROR, message=why, data=UNREADABLE)
@@ -207,6 +217,21 @@ class _Pipes:
             self._noise.warn("mcp_answer_to_nothing", request_id=str(message.id)[:80])
             return
         await target.send(SessionMessage(message))
+
+    def _take(self, line: bytes) -> bool:
+        try:
+            return self.exchange.offer(line)
+        except BadFrame:
+            return False  # told below, in the words of the SDK
+
+    async def _write(self, frame: bytes, said: Mapping[str, Any]) -> None:
+        stdin = self._child.stdin
+        assert stdin is not None
+        try:
+            stdin.write(frame + b"\n")
+            await stdin.drain()
+        except OSError as err:
+            raise Unavailable(f"MCP server {self._name!r} does not read its input any more: {err}.") from err
 
     def _remember(self, request_id: str | int) -> None:
         if len(self._outstanding) >= _MAX_OUTSTANDING:

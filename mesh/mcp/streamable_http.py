@@ -13,6 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mesh.errors import InvalidInput, Unavailable
 from mesh.mcp.faults import leaf_of
 from mesh.mcp.frames import DEFAULT_MAX_FRAME_BYTES
+from mesh.mcp.requests.http import HttpExchange
 from mesh.mcp.wire import Wire
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -95,6 +96,7 @@ async def open_http_wire(server: HttpServer) -> AsyncIterator[Wire]:
                 write,
                 faults.describe,
                 faults.settle,
+                HttpExchange(client, server.url, faults.where, server.max_frame_bytes),
                 is_http=True,
                 is_forgotten=lambda: faults.is_session_forgotten,
             )

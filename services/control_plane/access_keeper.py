@@ -63,6 +63,7 @@ class AccessKeeper:
             users=[user_to_proto(user) for user in self.stores.users.all()],
             jwks=jwks.encode(),
             issuer=tokens.issuer,
+            sealing_keys=self.stores.signing.sealing_keys(),
             ended_logins=self.stores.logins.ended(now=now, token_life=tokens.access_lifetime.total_seconds()),
         )
         told.version = hashlib.sha256(told.SerializeToString(deterministic=True)).hexdigest()[:16]

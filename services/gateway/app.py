@@ -27,7 +27,8 @@ from services.gateway.storage import Circuit, open_storage
 from services.gateway.web.a2a import A2aDoor, A2aGrpcDoor, a2a_routes
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
-from services.gateway.web.graphql import graphql_routes
+from services.gateway.web.graphql import GraphQLDoor
+from services.gateway.web.mcp import mcp_routes
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -57,17 +58,18 @@ async def run(stop: Stop) -> None:
         upstream = await stack.enter_async_context(open_upstream())
         cache = CacheDoor(lambda: knowledge.view, Generations(knowledge), kept, flights, upstream)
 
+        hub = EventHub()
         channels = await stack.enter_async_context(Channels())
         a2a = A2aDoor(knowledge, channels, guard.sign, notes.note, storage)
-
-        hub = EventHub()
+        graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
         routes = [
             *token_routes(knowledge, stub),
             *openapi_routes(),
             *event_routes(knowledge, hub),
-            *graphql_routes(knowledge, hub, stub),
+            *graphql.routes,
             *cache_routes(knowledge, kept),
+            *mcp_routes(knowledge, channels, limits, notes),
             *a2a_routes(a2a),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
@@ -87,6 +89,7 @@ async def run(stop: Stop) -> None:
             ]
             await stop.wait()
             # First of all: who reads here may read on at another gateway at once.
+            graphql.end_streams()
             await hub.close(_STREAM_GRACE)
             for task in background:
                 task.cancel()

@@ -1,39 +1,35 @@
 """CatalogService: what there is in the mesh, told to each caller as far as it may call it."""
 
 import asyncio
-import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
 from agentmesh.control.v1 import control_pb2
 from agentmesh.gateway.v1 import catalog_service_pb2 as pb
 from agentmesh.gateway.v1 import catalog_service_pb2_grpc
-from mesh.access import ANONYMOUS, Principal, may_see
-from mesh.errors import InvalidInput, NotFound
+from mesh.errors import InvalidInput
 from mesh.rpc import Service, call_context
+from services.gateway.cursors import build_cursor, parse_cursor, take_after
 from services.gateway.knowledge import Knowledge
+from services.gateway.viewer import Viewer
 from services.gateway.web.caller import principal_of
 
 _PAGE = 50
 _MOST_PAGE = 1000
 _PAUSE = 0.1
 """Seconds in which changes are gathered."""
-
-
-def visible_services(knowledge: Knowledge, principal: Principal) -> list[control_pb2.Service]:
-    """The services that a principal may call anything of, sorted by name."""
-    view = knowledge.view
-    if view is None:
-        return []
-    return [service for service in knowledge.mesh.services if may_see(view.rules, principal, service.name)]
+_LOOK_AGAIN = 30.0
+"""Seconds after which it is looked at whether the caller's credential still counts."""
 
 
 class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
     """Answers from what the gateway knows. `draining` ends the streams."""
 
-    def __init__(self, knowledge: Knowledge) -> None:
+    def __init__(self, knowledge: Knowledge, *, look_again: float = _LOOK_AGAIN) -> None:
         self._knowledge = knowledge
+        self._look_again = look_again
         self.draining = asyncio.Event()
 
     async def ListServices(
@@ -41,64 +37,48 @@ class CatalogServicer(catalog_service_pb2_grpc.CatalogServiceServicer):
     ) -> pb.ListServicesResponse:
         if request.page_size > _MOST_PAGE:
             raise InvalidInput("The page is too long.", field="page_size", fix=f"Ask for at most {_MOST_PAGE}.")
-        found = [it for it in self._visible() if not request.kind or it.kind == request.kind]
-        page, token = take_page(found, request.page_size or _PAGE, request.page_token)
-        return pb.ListServicesResponse(services=page, next_page_token=token)
-
-    async def GetService(self, request: pb.GetServiceRequest, context: grpc.ServicerContext) -> pb.GetServiceResponse:
-        for service in self._visible():
-            if service.name == request.name:
-                return pb.GetServiceResponse(service=service)
-        raise NotFound(
-            f"There is no service {request.name[:80]!r} that you may call.",
-            reason="UNKNOWN_SERVICE",
-            field="name",
-            fix="ListServices has those that there are.",
+        after = parse_cursor(request.page_token, "page_token") if request.page_token else ""
+        found = self._viewer().services(request.kind)
+        page, has_more = take_after(found, after, lambda service: service.name, request.page_size or _PAGE)
+        return pb.ListServicesResponse(
+            services=page, next_page_token=build_cursor(page[-1].name) if has_more and page else ""
         )
 
-    async def WatchServices(
-        self, request: pb.WatchServicesRequest, context: grpc.ServicerContext
-    ) -> AsyncIterator[pb.WatchServicesResponse]:
-        seen: list[control_pb2.Service] | None = None
+    async def GetService(self, request: pb.GetServiceRequest, context: grpc.ServicerContext) -> pb.GetServiceResponse:
+        return pb.GetServiceResponse(service=self._viewer().service(request.name))
+
+    async def WatchServices(  # type: ignore[override]
+        self, request: pb.WatchServicesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        viewer = self._viewer()
+        told: list[control_pb2.Service] | None = None
         draining = asyncio.ensure_future(self.draining.wait())
-        changes = aiter(self._knowledge.watch())
         try:
-            while True:
-                change = asyncio.ensure_future(anext(changes))
-                await asyncio.wait((draining, change), return_when=asyncio.FIRST_COMPLETED)
-                if draining.done():
-                    change.cancel()
-                    return
-                visible = self._visible()
-                if visible != seen:
-                    seen = visible
-                    yield pb.WatchServicesResponse(services=visible)
-                await asyncio.sleep(_PAUSE)
+            while not draining.done():
+                changes = self._knowledge.watch()
+                while await _comes_first(changes, draining, self._look_again):
+                    visible = viewer.services()
+                    if visible != told:
+                        told = visible
+                        await context.write(pb.WatchServicesResponse(services=visible))
+                    await asyncio.wait((draining,), timeout=_PAUSE)
+                # Nothing has changed for long, or the server stops.
+                viewer.principal()
         finally:
             draining.cancel()
 
-    def _visible(self) -> list[control_pb2.Service]:
-        token = call_context().user_token
-        return visible_services(self._knowledge, principal_of(token) if token else ANONYMOUS)
+    def _viewer(self) -> Viewer:
+        return Viewer(self._knowledge, principal_of(call_context().user_token))
 
 
-def take_page(
-    services: Sequence[control_pb2.Service], size: int, token: str
-) -> tuple[Sequence[control_pb2.Service], str]:
-    """A page of services that are sorted by name, and the token of the next one, "" when there is none.
-
-    A token is the last name of the page before, so that what comes and goes meanwhile moves nothing.
-    """
+async def _comes_first(changes: AsyncIterator[None], ending: asyncio.Future[Any], timeout: float) -> bool:
+    """Whether the next change comes before the end and in time; if not, there are no changes to be had any more."""
+    change = asyncio.ensure_future(anext(changes))
     try:
-        after = base64.urlsafe_b64decode(token.encode()).decode() if token else ""
-    except (ValueError, UnicodeError) as err:
-        raise InvalidInput(
-            "This is no token of a page.", field="page_token", fix="Send the one you were given."
-        ) from err
-    rest = [service for service in services if service.name > after]
-    page = rest[:size]
-    more = len(rest) > size
-    return page, base64.urlsafe_b64encode(page[-1].name.encode()).decode() if more else ""
+        await asyncio.wait((ending, change), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return change.done() and not ending.done()
+    finally:
+        change.cancel()
 
 
 def catalog_service(servicer: CatalogServicer) -> Service:

@@ -1,8 +1,8 @@
-"""Channels to services, one for each, that doors share: opening one for each call would cost more than the call."""
+"""Channels to services through the own sidecar: kept for those that are asked often, and not too many of them."""
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,8 +16,9 @@ _MOST_IDLE = 64
 
 @dataclass(slots=True)
 class _Held:
-    opened: AbstractAsyncContextManager[grpc.aio.Channel]
     channel: grpc.aio.Channel
+    opened: AsyncExitStack
+    """Closes it, also when it is forgotten."""
     users: int = 0
 
 
@@ -36,7 +37,7 @@ class Channels:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for name in tuple(self._held):
-            await self._held.pop(name).opened.__aexit__(None, None, None)
+            await self._held.pop(name).opened.aclose()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -47,9 +48,9 @@ class Channels:
         held = self._held.get(service)
         if held is None:
             # Opening does not connect, and does not wait: nobody else can have opened it meanwhile.
-            opened = open_channel(service, outbound=self._outbound)
-            # The context is kept, too: without a reference to it, it is ended, and the channel closed.
-            held = self._held[service] = _Held(opened, await opened.__aenter__())
+            opened = AsyncExitStack()
+            channel = await opened.enter_async_context(open_channel(service, outbound=self._outbound))
+            held = self._held[service] = _Held(channel, opened)
         self._held.move_to_end(service)
         held.users += 1
         try:
@@ -61,4 +62,4 @@ class Channels:
     async def _close_idle(self) -> None:
         idle = [name for name, held in self._held.items() if not held.users]
         for name in idle[: max(0, len(idle) - self._most_idle)]:
-            await self._held.pop(name).opened.__aexit__(None, None, None)
+            await self._held.pop(name).opened.aclose()

@@ -1,8 +1,8 @@
 """Wires the bridge."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2, mcp_bridge_service_pb2_grpc
 from mesh.errors import MeshError
@@ -10,9 +10,11 @@ from mesh.mcp import (
     LinkPeer,
     LinkServer,
     McpBridgeServicer,
+    RequestServer,
     Upstream,
     Wire,
     check_command,
+    open_session_pool,
     open_stdio_peer,
     open_stdio_wire,
 )
@@ -47,17 +49,19 @@ async def run(settings: BridgeSettings, stop: Stop) -> None:
         max_links=settings.max_links,
         max_frame_bytes=settings.max_frame_bytes,
     )
-    servicer = McpBridgeServicer(upstream, links, draining=draining, max_frame_bytes=settings.max_frame_bytes)
-    service = Service(
-        mcp_bridge_service_pb2.DESCRIPTOR.services_by_name["McpBridgeService"],
-        lambda server: mcp_bridge_service_pb2_grpc.add_McpBridgeServiceServicer_to_server(servicer, server),
-    )
     server_settings = ServerSettings(
         service=settings.service, listen=settings.listen, max_concurrent=settings.max_concurrent
     )
     try:
-        async with asyncio.TaskGroup() as tasks:
-            # The MCP server outlives the gRPC server, so that calls in flight finish while it drains.
+        # The MCP server and its sessions outlive the gRPC server, so that calls in flight finish while it drains.
+        async with asyncio.TaskGroup() as tasks, _open_requests(settings, upstream, open_peer) as requests:
+            servicer = McpBridgeServicer(
+                upstream, links, requests, draining=draining, max_frame_bytes=settings.max_frame_bytes
+            )
+            service = Service(
+                mcp_bridge_service_pb2.DESCRIPTOR.services_by_name["McpBridgeService"],
+                lambda server: mcp_bridge_service_pb2_grpc.add_McpBridgeServiceServicer_to_server(servicer, server),
+            )
             async with open_server(server_settings, [service]) as server:
                 supervisor = tasks.create_task(upstream.run(server.set_serving))
                 await stop.wait()
@@ -68,6 +72,22 @@ async def run(settings: BridgeSettings, stop: Stop) -> None:
         if isinstance(error, MeshError):
             raise error from group
         raise
+
+
+@asynccontextmanager
+async def _open_requests(
+    settings: BridgeSettings, upstream: Upstream, open_peer: OpenPeer
+) -> AsyncIterator[RequestServer]:
+    """Keep the sessions that Ask and Dialog use."""
+    async with open_session_pool(
+        settings.service,
+        open_peer,
+        max_frame_bytes=settings.max_frame_bytes,
+        max_sessions=settings.max_sessions,
+        idle_seconds=settings.session_idle_seconds,
+        start_timeout=settings.start_timeout,
+    ) as pool:
+        yield RequestServer(upstream, pool, max_frame_bytes=settings.max_frame_bytes)
 
 
 def _transports(settings: BridgeSettings) -> tuple[OpenWire, OpenPeer]:

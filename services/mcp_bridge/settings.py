@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Self
 
 from mesh.errors import InvalidInput
-from mesh.mcp import DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_LINKS
+from mesh.mcp import DEFAULT_IDLE_SECONDS, DEFAULT_MAX_FRAME_BYTES, DEFAULT_MAX_LINKS, DEFAULT_MAX_SESSIONS
 from mesh.model import check_service_name
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -31,6 +31,8 @@ class BridgeSettings:
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
     max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES
     max_links: int = DEFAULT_MAX_LINKS
+    max_sessions: int = DEFAULT_MAX_SESSIONS
+    session_idle_seconds: float = DEFAULT_IDLE_SECONDS
     start_timeout: float = 10.0
     max_concurrent: int = 256
 
@@ -61,6 +63,8 @@ class BridgeSettings:
             headers=_parse_headers(environment.get("MESH_MCP_HEADERS") or ""),
             max_frame_bytes=options.max_frame_bytes,
             max_links=options.max_links,
+            max_sessions=options.max_sessions,
+            session_idle_seconds=options.session_idle_seconds,
             start_timeout=options.start_timeout,
             max_concurrent=options.max_concurrent,
         )
@@ -98,6 +102,20 @@ def _build_parser() -> argparse.ArgumentParser:
         default=DEFAULT_MAX_LINKS,
         metavar="N",
         help="Link streams at a time, each with a server process of its own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-sessions",
+        type=_positive(int),
+        default=DEFAULT_MAX_SESSIONS,
+        metavar="N",
+        help="sessions of callers with a server of the handshake era, each a process of its own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--session-idle-seconds",
+        type=_positive(float),
+        default=DEFAULT_IDLE_SECONDS,
+        metavar="SECONDS",
+        help="after which a session that nobody uses is closed (default: %(default)s)",
     )
     parser.add_argument(
         "--start-timeout",

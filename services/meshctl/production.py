@@ -8,7 +8,8 @@ import yaml
 
 from agentmesh.access.v1 import access_service_pb2 as pb
 from agentmesh.config.v1 import config_service_pb2, config_service_pb2_grpc
-from mesh.access.audit_chain import audit_files, verify
+from mesh.access.audit_chain import verify
+from mesh.access.audit_files import audit_files
 from mesh.config import MeshSettings
 from mesh.config.document import MeshDocument
 from mesh.errors import MeshError

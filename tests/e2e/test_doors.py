@@ -351,3 +351,28 @@ async def test_headers_of_the_mesh_do_not_get_in_and_credentials_do_not_get_thro
     assert (status, body["kind"]) == (200, "key")
     entry = edge.mesh.json("audit", "show", "--last", "1")[0]
     assert entry["client"] == "127.0.0.1"
+
+
+async def test_a_change_is_heard_on_every_live_door_and_not_any_more_after_the_end_of_the_key(edge, tmp_path):
+    made = edge.mesh.json("keys", "create", "--role", "caller")
+    headers = {"x-api-key": made["secret"]}
+    document = tmp_path / "document.yaml"
+    document.write_text(f"{DOCUMENT}defaults:\n  retry:\n    attempts: 4\n")
+    async with (
+        edge.session() as session,
+        session.get("/events?types=config.changed", headers=headers) as response,
+        session.ws_connect("/ws?types=config.changed", headers=headers) as socket,
+    ):
+        assert (await socket.receive_json(timeout=10))["type"] == "ready"
+        applied = await asyncio.to_thread(edge.mesh.meshctl, "apply", "--yes", str(document))
+        assert applied.returncode == 0, applied.stderr
+        event = await socket.receive_json(timeout=10)
+        assert event["type"] == "config.changed"
+        assert event["data"]["revision"] > 1
+        revoked = await asyncio.to_thread(edge.mesh.meshctl, "keys", "revoke", made["id"])
+        assert revoked.returncode == 0, revoked.stderr
+        close = await socket.receive(timeout=5)
+        assert (close.data, close.extra.partition(":")[0]) == (1008, "KEY_REVOKED")
+        text = (await response.read()).decode()
+        assert f"id: {event['id']}\nevent: config.changed\n" in text
+        assert '"reason":"KEY_REVOKED"' in text.rpartition("event: closed\n")[2]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import grpc
 
 from mesh.access import GATEWAY, Decision, Principal, Target, decide
+from mesh.access.decision import leads_on
 from mesh.access.target_of import read_call
 from mesh.config.document.edge import Limit
 from mesh.errors import InvalidInput, MeshError, PermissionDenied, Unauthenticated, Unavailable
@@ -112,7 +113,9 @@ class Guard:
                     )
             principal = self._read_principal(view, attributes, headers)
             decision = decide(view.rules, principal, target)
-            self._note(
+            # Behind a door that leads on each call is noted by itself.
+            note = _ignore if decision.is_allowed and leads_on(target) else self._note
+            note(
                 Noted(
                     principal,
                     target,
@@ -240,6 +243,10 @@ def _refusal(decision: Decision) -> MeshError:
 def _add(denied: Any, name: str, value: str) -> None:
     header = denied.headers.add()
     header.header.key, header.header.value = name, value
+
+
+def _ignore(noted: Noted) -> None:
+    """For what is noted elsewhere."""
 
 
 def _service(attributes: Any) -> str:

@@ -91,7 +91,10 @@ def _of_token(view: AccessView, provider: str, payload: Any) -> Principal:
 
 
 def renew_principal(view: AccessView, principal: Principal, *, clock: Callable[[], float] = time.time) -> Principal:
-    """Who has shown a credential before, with the roles of now; raises Unauthenticated when it counts no more."""
+    """Who has shown a credential before, with the roles that it has now; raises Unauthenticated when it counts no more.
+
+    Roles that bindings give are left out, whether of now or of before.
+    """
     if principal.login and principal.login in view.ended_logins:
         raise _refused("The login that the token came from was ended.", "LOGIN_ENDED")
     if principal.kind == "key":
@@ -101,7 +104,7 @@ def renew_principal(view: AccessView, principal: Principal, *, clock: Callable[[
         if user is None or user.disabled:
             raise _refused(f"The user {principal.name} may not log in.", "USER_DISABLED")
         return replace(principal, roles=tuple(user.roles))
-    return principal
+    return replace(principal, roles=())
 
 
 def _bad_token(tokens: Mapping[str, Any]) -> Unauthenticated:

@@ -3,7 +3,9 @@
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.requests import HTTPConnection
 
@@ -14,26 +16,36 @@ _KINDS = ("user", "key", "token", "service")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The principal, the token that says so to services, and what identifies the request."""
+    """The principal, the token that says so to services, and what identifies the request.
+
+    `trace` is the header traceparent of W3C Trace Context, "" without one.
+    """
 
     principal: Principal
     token: str = ""
     correlation_id: str = ""
     client: str = ""
+    trace: str = ""
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
     """Read the guard's headers. The token is not verified: nobody but the own Envoy reaches this socket."""
-    headers = connection.headers
+    return caller_in(connection.headers)
+
+
+def caller_in(headers: Mapping[str, str]) -> Caller:
+    """The same, of headers by their names in lower case."""
     token = headers.get("x-mesh-user", "")
     return Caller(
         principal=principal_of(token),
         token=token,
         correlation_id=headers.get("x-correlation-id", ""),
         client=headers.get("x-envoy-external-address", ""),
+        trace=headers.get("traceparent", ""),
     )
 
 
+@lru_cache(maxsize=1024)
 def principal_of(token: str) -> Principal:
     """The principal of a user token; ANONYMOUS for none."""
     parts = token.split(".")

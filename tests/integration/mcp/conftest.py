@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2_grpc as pb_grpc
 from benchmarks.ports import free_ports, wait_for_server
-from mesh.mcp import LinkServer, McpBridgeServicer, Upstream, open_stdio_peer, open_stdio_wire
+from mesh.mcp import (
+    LinkServer,
+    McpBridgeServicer,
+    RequestServer,
+    SessionPool,
+    Upstream,
+    open_session_pool,
+    open_stdio_peer,
+    open_stdio_wire,
+)
 from mesh.mcp.link_http import open_http_peer
 from mesh.mcp.streamable_http import HttpServer, open_http_wire
 from mesh.rpc import ServerSettings, Service, open_server
@@ -29,6 +39,11 @@ from mesh.runtime import Backoff, ChildSpec
 
 SERVERS = Path(__file__).parent / "servers"
 ROOT = Path(__file__).parents[3]
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "host", "version": "7"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
 
 
 @dataclass
@@ -40,6 +55,16 @@ class Bridge:
     upstream: Upstream
     health: list[bool]
     draining: asyncio.Event
+    pool: SessionPool
+
+    async def ask(
+        self, method: str, params: dict[str, Any] | None = None, *, key: str = "", meta: dict[str, Any] | None = None
+    ) -> Any:
+        """Ask as a client of the modern era; give the outcome, read."""
+        text = json.dumps({**(params or {}), "_meta": {**META, **(meta or {})}}).encode()
+        answer = await self.stub.Ask(pb.AskRequest(method=method, params=text, session_key=key), timeout=10)
+        kind = answer.WhichOneof("outcome")
+        return SimpleNamespace(kind=kind, text=getattr(answer, kind), said=json.loads(getattr(answer, kind)))
 
     async def call(self, name: str, arguments: bytes = b"", *, timeout: float = 10.0, **more: Any) -> Any:
         """Call a tool; give its result, after what came before it."""
@@ -83,6 +108,8 @@ def open_bridge(short_dir: Path) -> OpenBridge:
         url: str = "",
         max_frame_bytes: int = 4 * 1024 * 1024,
         max_links: int = 4,
+        max_sessions: int = 4,
+        idle_seconds: float = 60.0,
         start_timeout: float = 20.0,
         backoff: Backoff | None = None,
     ) -> AsyncIterator[Bridge]:
@@ -96,23 +123,36 @@ def open_bridge(short_dir: Path) -> OpenBridge:
             peer = lambda: open_stdio_peer(spec, max_frame_bytes=max_frame_bytes)  # noqa: E731
         upstream = Upstream("fixture", wire, backoff=backoff or Backoff(0.01, 0.3), start_timeout=start_timeout)
         links = LinkServer("fixture", peer, draining=draining, max_links=max_links, max_frame_bytes=max_frame_bytes)
-        servicer = McpBridgeServicer(upstream, links, draining=draining, max_frame_bytes=max_frame_bytes)
-        service = Service(
-            pb.DESCRIPTOR.services_by_name["McpBridgeService"],
-            lambda server: pb_grpc.add_McpBridgeServiceServicer_to_server(servicer, server),
-        )
         listen = f"unix:{short_dir}/{next(numbers)}.sock"
         health: list[bool] = []
 
         async def on_health(is_serving: bool) -> None:
             health.append(is_serving)
 
-        async with open_server(ServerSettings(service="fixture", listen=listen, drain_grace=2.0), [service]):
+        async with AsyncExitStack() as stack:
+            pool = await stack.enter_async_context(
+                open_session_pool(
+                    "fixture",
+                    peer,
+                    max_frame_bytes=max_frame_bytes,
+                    max_sessions=max_sessions,
+                    idle_seconds=idle_seconds,
+                    start_timeout=start_timeout,
+                )
+            )
+            requests = RequestServer(upstream, pool, max_frame_bytes=max_frame_bytes)
+            servicer = McpBridgeServicer(upstream, links, requests, draining=draining, max_frame_bytes=max_frame_bytes)
+            service = Service(
+                pb.DESCRIPTOR.services_by_name["McpBridgeService"],
+                lambda server: pb_grpc.add_McpBridgeServiceServicer_to_server(servicer, server),
+            )
+            server_settings = ServerSettings(service="fixture", listen=listen, drain_grace=2.0)
+            await stack.enter_async_context(open_server(server_settings, [service]))
             running = asyncio.create_task(upstream.run(on_health))
             try:
                 async with grpc.aio.insecure_channel(listen) as channel:
                     stub = pb_grpc.McpBridgeServiceStub(channel)
-                    yield Bridge(stub, channel, upstream, health, draining)
+                    yield Bridge(stub, channel, upstream, health, draining, pool)
             finally:
                 draining.set()
                 running.cancel()

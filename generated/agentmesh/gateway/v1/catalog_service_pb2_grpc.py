@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call.
+    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call, among
+    the upstreams, too; addresses inside of the mesh are left out.
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class CatalogServiceStub:
 
 
 class CatalogServiceServicer:
-    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call.
+    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call, among
+    the upstreams, too; addresses inside of the mesh are left out.
     """
 
     def ListServices(self, request, context):
@@ -72,7 +74,8 @@ class CatalogServiceServicer:
 
     def WatchServices(self, request, context):
         """WatchServices sends all services as the first message and again after every change; changes that come in close
-        succession MAY be merged. It ends only when the caller or the server stops.
+        succession MAY be merged. It ends only when the caller or the server stops, and with UNAUTHENTICATED when the
+        caller's credential counts no more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +108,8 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call.
+    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call, among
+    the upstreams, too; addresses inside of the mesh are left out.
     """
 
     @staticmethod

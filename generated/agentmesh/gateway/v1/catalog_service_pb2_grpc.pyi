@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call."""
+    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call, among
+    the upstreams, too; addresses inside of the mesh are left out.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,12 +41,15 @@ class CatalogServiceStub:
     """GetService returns one service. NOT_FOUND when there is none of the name that the caller may call."""
     WatchServices: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.WatchServicesRequest, _catalog_service_pb2.WatchServicesResponse]
     """WatchServices sends all services as the first message and again after every change; changes that come in close
-    succession MAY be merged. It ends only when the caller or the server stops.
+    succession MAY be merged. It ends only when the caller or the server stops, and with UNAUTHENTICATED when the
+    caller's credential counts no more.
     """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
-    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call."""
+    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call, among
+    the upstreams, too; addresses inside of the mesh are left out.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListServices: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListServicesRequest, _catalog_service_pb2.ListServicesResponse]  # type: ignore[assignment]
@@ -53,11 +58,14 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """GetService returns one service. NOT_FOUND when there is none of the name that the caller may call."""
     WatchServices: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.WatchServicesRequest, _catalog_service_pb2.WatchServicesResponse]  # type: ignore[assignment]
     """WatchServices sends all services as the first message and again after every change; changes that come in close
-    succession MAY be merged. It ends only when the caller or the server stops.
+    succession MAY be merged. It ends only when the caller or the server stops, and with UNAUTHENTICATED when the
+    caller's credential counts no more.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
-    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call."""
+    """CatalogService is served by the gateway itself. It tells each caller of those services only that it may call, among
+    the upstreams, too; addresses inside of the mesh are left out.
+    """
 
     @_abc_1.abstractmethod
     def ListServices(
@@ -82,7 +90,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.WatchServicesResponse], _abc.AsyncIterator[_catalog_service_pb2.WatchServicesResponse]]:
         """WatchServices sends all services as the first message and again after every change; changes that come in close
-        succession MAY be merged. It ends only when the caller or the server stops.
+        succession MAY be merged. It ends only when the caller or the server stops, and with UNAUTHENTICATED when the
+        caller's credential counts no more.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,13 +27,15 @@ from agentmesh.config.v1 import config_pb2 as agentmesh_dot_config_dot_v1_dot_co
 from agentmesh.control.v1 import control_pb2 as agentmesh_dot_control_dot_v1_dot_control__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentmesh/gateway/v1/gateway_service.proto\x12\x14\x61gentmesh.gateway.v1\x1a agentmesh/access/v1/access.proto\x1a agentmesh/config/v1/config.proto\x1a\"agentmesh/control/v1/control.proto\"\x14\n\x12WatchAccessRequest\"\xc6\x01\n\x13WatchAccessResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\x12.\n\x04keys\x18\x03 \x03(\x0b\x32 .agentmesh.access.v1.KeyVerifier\x12(\n\x05users\x18\x04 \x03(\x0b\x32\x19.agentmesh.access.v1.User\x12\x0c\n\x04jwks\x18\x05 \x01(\x0c\x12\x0e\n\x06issuer\x18\x06 \x01(\t\x12\x14\n\x0c\x65nded_logins\x18\x07 \x03(\t\"\x12\n\x10WatchMeshRequest\"p\n\x11WatchMeshResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x18\n\x10\x64ocument_version\x18\x03 \x01(\t\"9\n\x14ListRevisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\x03\"I\n\x15ListRevisionsResponse\x12\x30\n\trevisions\x18\x01 \x03(\x0b\x32\x1d.agentmesh.config.v1.Revision\"\xbb\x01\n\x11IssueTokenRequest\x12\x37\n\x08password\x18\x01 \x01(\x0b\x32#.agentmesh.gateway.v1.PasswordGrantH\x00\x12\x33\n\x06\x63lient\x18\x02 \x01(\x0b\x32!.agentmesh.gateway.v1.ClientGrantH\x00\x12\x17\n\rrefresh_token\x18\x03 \x01(\tH\x00\x12\x16\n\x0e\x63lient_address\x18\x04 \x01(\tB\x07\n\x05grant\"/\n\rPasswordGrant\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"7\n\x0b\x43lientGrant\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x15\n\rclient_secret\x18\x02 \x01(\t\"U\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\nexpires_in\x18\x02 \x01(\r\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\"+\n\x12RevokeTokenRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse2\x99\x04\n\x0eGatewayService\x12i\n\x0bWatchAccess\x12(.agentmesh.gateway.v1.WatchAccessRequest\x1a).agentmesh.gateway.v1.WatchAccessResponse\"\x03\x90\x02\x01\x30\x01\x12\x63\n\tWatchMesh\x12&.agentmesh.gateway.v1.WatchMeshRequest\x1a\'.agentmesh.gateway.v1.WatchMeshResponse\"\x03\x90\x02\x01\x30\x01\x12m\n\rListRevisions\x12*.agentmesh.gateway.v1.ListRevisionsRequest\x1a+.agentmesh.gateway.v1.ListRevisionsResponse\"\x03\x90\x02\x01\x12_\n\nIssueToken\x12\'.agentmesh.gateway.v1.IssueTokenRequest\x1a(.agentmesh.gateway.v1.IssueTokenResponse\x12g\n\x0bRevokeToken\x12(.agentmesh.gateway.v1.RevokeTokenRequest\x1a).agentmesh.gateway.v1.RevokeTokenResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*agentmesh/gateway/v1/gateway_service.proto\x12\x14\x61gentmesh.gateway.v1\x1a agentmesh/access/v1/access.proto\x1a agentmesh/config/v1/config.proto\x1a\"agentmesh/control/v1/control.proto\"\x14\n\x12WatchAccessRequest\"\xe1\x01\n\x13WatchAccessResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x64ocument\x18\x02 \x01(\x0c\x12.\n\x04keys\x18\x03 \x03(\x0b\x32 .agentmesh.access.v1.KeyVerifier\x12(\n\x05users\x18\x04 \x03(\x0b\x32\x19.agentmesh.access.v1.User\x12\x0c\n\x04jwks\x18\x05 \x01(\x0c\x12\x0e\n\x06issuer\x18\x06 \x01(\t\x12\x14\n\x0c\x65nded_logins\x18\x07 \x03(\t\x12\x19\n\x0csealing_keys\x18\x08 \x03(\x0c\x42\x03\x80\x01\x01\"\x12\n\x10WatchMeshRequest\"p\n\x11WatchMeshResponse\x12/\n\x08services\x18\x01 \x03(\x0b\x32\x1d.agentmesh.control.v1.Service\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x18\n\x10\x64ocument_version\x18\x03 \x01(\t\"9\n\x14ListRevisionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\x03\"I\n\x15ListRevisionsResponse\x12\x30\n\trevisions\x18\x01 \x03(\x0b\x32\x1d.agentmesh.config.v1.Revision\"\xbb\x01\n\x11IssueTokenRequest\x12\x37\n\x08password\x18\x01 \x01(\x0b\x32#.agentmesh.gateway.v1.PasswordGrantH\x00\x12\x33\n\x06\x63lient\x18\x02 \x01(\x0b\x32!.agentmesh.gateway.v1.ClientGrantH\x00\x12\x17\n\rrefresh_token\x18\x03 \x01(\tH\x00\x12\x16\n\x0e\x63lient_address\x18\x04 \x01(\tB\x07\n\x05grant\"/\n\rPasswordGrant\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"7\n\x0b\x43lientGrant\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x15\n\rclient_secret\x18\x02 \x01(\t\"U\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\nexpires_in\x18\x02 \x01(\r\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\"+\n\x12RevokeTokenRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse2\x99\x04\n\x0eGatewayService\x12i\n\x0bWatchAccess\x12(.agentmesh.gateway.v1.WatchAccessRequest\x1a).agentmesh.gateway.v1.WatchAccessResponse\"\x03\x90\x02\x01\x30\x01\x12\x63\n\tWatchMesh\x12&.agentmesh.gateway.v1.WatchMeshRequest\x1a\'.agentmesh.gateway.v1.WatchMeshResponse\"\x03\x90\x02\x01\x30\x01\x12m\n\rListRevisions\x12*.agentmesh.gateway.v1.ListRevisionsRequest\x1a+.agentmesh.gateway.v1.ListRevisionsResponse\"\x03\x90\x02\x01\x12_\n\nIssueToken\x12\'.agentmesh.gateway.v1.IssueTokenRequest\x1a(.agentmesh.gateway.v1.IssueTokenResponse\x12g\n\x0bRevokeToken\x12(.agentmesh.gateway.v1.RevokeTokenRequest\x1a).agentmesh.gateway.v1.RevokeTokenResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmesh.gateway.v1.gateway_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_WATCHACCESSRESPONSE'].fields_by_name['sealing_keys']._loaded_options = None
+  _globals['_WATCHACCESSRESPONSE'].fields_by_name['sealing_keys']._serialized_options = b'\200\001\001'
   _globals['_GATEWAYSERVICE'].methods_by_name['WatchAccess']._loaded_options = None
   _globals['_GATEWAYSERVICE'].methods_by_name['WatchAccess']._serialized_options = b'\220\002\001'
   _globals['_GATEWAYSERVICE'].methods_by_name['WatchMesh']._loaded_options = None
@@ -45,27 +47,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHACCESSREQUEST']._serialized_start=172
   _globals['_WATCHACCESSREQUEST']._serialized_end=192
   _globals['_WATCHACCESSRESPONSE']._serialized_start=195
-  _globals['_WATCHACCESSRESPONSE']._serialized_end=393
-  _globals['_WATCHMESHREQUEST']._serialized_start=395
-  _globals['_WATCHMESHREQUEST']._serialized_end=413
-  _globals['_WATCHMESHRESPONSE']._serialized_start=415
-  _globals['_WATCHMESHRESPONSE']._serialized_end=527
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=529
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=586
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=588
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=661
-  _globals['_ISSUETOKENREQUEST']._serialized_start=664
-  _globals['_ISSUETOKENREQUEST']._serialized_end=851
-  _globals['_PASSWORDGRANT']._serialized_start=853
-  _globals['_PASSWORDGRANT']._serialized_end=900
-  _globals['_CLIENTGRANT']._serialized_start=902
-  _globals['_CLIENTGRANT']._serialized_end=957
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=959
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=1044
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1046
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1089
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1091
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1112
-  _globals['_GATEWAYSERVICE']._serialized_start=1115
-  _globals['_GATEWAYSERVICE']._serialized_end=1652
+  _globals['_WATCHACCESSRESPONSE']._serialized_end=420
+  _globals['_WATCHMESHREQUEST']._serialized_start=422
+  _globals['_WATCHMESHREQUEST']._serialized_end=440
+  _globals['_WATCHMESHRESPONSE']._serialized_start=442
+  _globals['_WATCHMESHRESPONSE']._serialized_end=554
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=556
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=613
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=615
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=688
+  _globals['_ISSUETOKENREQUEST']._serialized_start=691
+  _globals['_ISSUETOKENREQUEST']._serialized_end=878
+  _globals['_PASSWORDGRANT']._serialized_start=880
+  _globals['_PASSWORDGRANT']._serialized_end=927
+  _globals['_CLIENTGRANT']._serialized_start=929
+  _globals['_CLIENTGRANT']._serialized_end=984
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=986
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=1071
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1073
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1116
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1118
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1139
+  _globals['_GATEWAYSERVICE']._serialized_start=1142
+  _globals['_GATEWAYSERVICE']._serialized_end=1679
 # @@protoc_insertion_point(module_scope)

@@ -51,6 +51,7 @@ class WatchAccessResponse(_message.Message):
     JWKS_FIELD_NUMBER: _builtins.int
     ISSUER_FIELD_NUMBER: _builtins.int
     ENDED_LOGINS_FIELD_NUMBER: _builtins.int
+    SEALING_KEYS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Changes whenever anything below does."""
     document: _builtins.bytes
@@ -71,6 +72,12 @@ class WatchAccessResponse(_message.Message):
     def ended_logins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Logins (the claim "sid") that were ended before their tokens: sorted, only those whose tokens may still live."""
 
+    @_builtins.property
+    def sealing_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Secret keys of 32 bytes, the same for all gateways, newest first: what gateways give clients to keep is sealed with
+        the first and opened with any. They change with the keys that sign tokens.
+        """
+
     def __init__(
         self,
         *,
@@ -81,10 +88,11 @@ class WatchAccessResponse(_message.Message):
         jwks: _builtins.bytes = ...,
         issuer: _builtins.str = ...,
         ended_logins: _abc.Iterable[_builtins.str] | None = ...,
+        sealing_keys: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "ended_logins", b"ended_logins", "issuer", b"issuer", "jwks", b"jwks", "keys", b"keys", "users", b"users", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "ended_logins", b"ended_logins", "issuer", b"issuer", "jwks", b"jwks", "keys", b"keys", "sealing_keys", b"sealing_keys", "users", b"users", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

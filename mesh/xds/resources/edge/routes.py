@@ -41,8 +41,8 @@ _IS_READ = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEA
 _A2A = "lf.a2a.v1.A2AService"
 _REQUEST_TIME = "60s"
 
-_ENDLESS = ("/graphql", "/events", "/ws")
-_ENDLESS_PREFIXES = ("/agents/",)
+_ENDLESS = ("/graphql", "/events", "/ws", "/mcp")
+_ENDLESS_BELOW = ("/servers/", "/agents/")
 _EXACT = ("/openapi.json", "/healthz", "/readyz")
 _PREFIXES = ("/oauth2/", "/.well-known/", "/v1/auth/", "/v1/cache/", "/docs")
 
@@ -107,7 +107,7 @@ def methods_to_cache(rules: Mapping[str, CacheRule], service: str) -> tuple[str,
 def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
     """What the gateway itself serves: HTTP by path, gRPC in all other paths."""
     is_traced = tracing_of(sampling_percent)
-    for match in (*({"path": path} for path in _ENDLESS), *({"prefix": prefix} for prefix in _ENDLESS_PREFIXES)):
+    for match in (*({"path": path} for path in _ENDLESS), *({"prefix": prefix} for prefix in _ENDLESS_BELOW)):
         yield {"match": match, "route": _to_web("0s"), **is_traced, **_facts(GATEWAY)}
     for match in (*({"path": path} for path in _EXACT), *({"prefix": prefix} for prefix in _PREFIXES)):
         yield {"match": match, "route": _to_web(_REQUEST_TIME), **is_traced, **_facts(GATEWAY)}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from mesh.access import GATEWAY, Principal, Target, decide, may_see
 from mesh.errors import Unauthenticated
@@ -26,6 +27,7 @@ class Sight:
         self._client = caller.client
         self._door = door
         self._clock = clock
+        self._by_claims: tuple[str, ...] | None = None
         self._view: AccessView | None = None
         self._principal: Principal | None = None
 
@@ -51,7 +53,7 @@ class Sight:
         if view is None:
             return None
         try:
-            principal = renew_principal(view, self._shown, clock=self._clock)
+            principal = self._renew(view)
         except Unauthenticated as err:
             return Ending(err.reason, err.summary, _POLICY)
         decision = decide(view.rules, principal, Target(GATEWAY, self._door))
@@ -67,7 +69,16 @@ class Sight:
         if view is not self._view:
             self._view = view
             try:
-                self._principal = None if view is None else renew_principal(view, self._shown, clock=self._clock)
+                self._principal = None if view is None else self._renew(view)
             except Unauthenticated:
                 self._principal = None
         return self._principal
+
+    def _renew(self, view: AccessView) -> Principal:
+        principal = renew_principal(view, self._shown, clock=self._clock)
+        if self._by_claims is None:
+            # What nothing else explains comes from the claims of its token, which the guard alone has seen.
+            has_claims = principal.kind not in ("anonymous", "service")
+            explained = view.rules.roles_of(principal)
+            self._by_claims = tuple(role for role in self._shown.roles if has_claims and role not in explained)
+        return replace(principal, roles=(*principal.roles, *self._by_claims))

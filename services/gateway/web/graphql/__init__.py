@@ -1,8 +1,10 @@
 """GraphQL at /graphql: services, instances, agents, tools, tasks, revisions of the configuration; and what changes.
 
-query ──bounds──> schema ──> Knowledge (at hand), Reader (asks services, with deadlines)
+query ──bounds──> schema ──> Knowledge, by Viewer: at hand
+                         └─> Reader ──> Members: asks services, with deadlines, as the caller
 """
 
-from services.gateway.web.graphql.routes import graphql_routes
+from services.gateway.web.graphql.routes import GraphQLDoor
+from services.gateway.web.graphql.streams import Times
 
-__all__ = ["graphql_routes"]
+__all__ = ["GraphQLDoor", "Times"]

@@ -1,54 +1,47 @@
-"""Connections: pages of lists, https://relay.dev/graphql/connections.htm."""
+"""Connections: pages of lists, https://relay.dev/graphql/connections.htm, for going forward."""
 
-import base64
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import strawberry
 
 from mesh.errors import InvalidInput
-
-MOST = 100
-"""Items in a page."""
+from services.gateway.cursors import build_cursor, parse_cursor, take_after
+from services.gateway.web.graphql.limits import MOST_IN_PAGE
 
 T = TypeVar("T")
 
 
 @strawberry.type(description="Where a page lies in its list.")
 class PageInfo:
-    """Relay's PageInfo, for going forward."""
+    """Relay's PageInfo."""
 
     has_next_page: bool
-    end_cursor: str | None
+    end_cursor: str | None = strawberry.field(description="For `after` of the next page.")
 
 
 @strawberry.type(description="A page of a list.")
-class Page(Generic[T]):
-    """Items in order."""
+class Connection(Generic[T]):
+    """Items in order. There are no edges: the one cursor that is of use is that of the last item."""
 
     nodes: list[T]
     page_info: PageInfo
-    total_count: int
+    total_count: int | None = strawberry.field(description="Items of the whole list; null where nobody counts them.")
 
 
-def take(items: Sequence[T], first: int, after: str | None, key_of: Callable[[T], str]) -> Page[T]:
-    """The page of a list that is sorted by what `key_of` gives; a cursor is that of its last item."""
-    if not 1 <= first <= MOST:
-        raise InvalidInput(f"A page has 1 to {MOST} items.", field="first", fix=f"Ask for at most {MOST}.")
-    start = 0
-    if after is not None:
-        try:
-            key = base64.urlsafe_b64decode(after.encode()).decode()
-        except (ValueError, UnicodeError) as err:
-            raise InvalidInput(
-                "This is no cursor.", field="after", fix="Send an endCursor that you were given."
-            ) from err
-        keys = [key_of(item) for item in items]
-        start = keys.index(key) + 1 if key in keys else sum(known <= key for known in keys)
-    page = list(items[start : start + first])
-    cursor = base64.urlsafe_b64encode(key_of(page[-1]).encode()).decode() if page else None
-    return Page(
-        nodes=page,
-        page_info=PageInfo(has_next_page=start + first < len(items), end_cursor=cursor),
-        total_count=len(items),
-    )
+def check_first(first: int) -> None:
+    """Raises InvalidInput for a page that is empty or too long."""
+    if not 1 <= first <= MOST_IN_PAGE:
+        raise InvalidInput(
+            f"A page has 1 to {MOST_IN_PAGE} items.",
+            field="first",
+            fix=f"Ask for at most {MOST_IN_PAGE}, and with `after` for the next ones.",
+        )
+
+
+def take(items: Sequence[T], first: int, after: str | None, key_of: Callable[[T], str]) -> tuple[Sequence[T], PageInfo]:
+    """A page of a list that is sorted by what `key_of` gives, and where it lies."""
+    check_first(first)
+    key = parse_cursor(after, "after") if after else ""
+    page, has_more = take_after(items, key, key_of, first)
+    return page, PageInfo(has_next_page=has_more, end_cursor=build_cursor(key_of(page[-1])) if page else None)

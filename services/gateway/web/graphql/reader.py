@@ -1,140 +1,135 @@
-"""Asks agents and bridges for what a query wants to know of them: with deadlines, few at a time, once per query."""
+"""What one operation reads, on behalf of one caller: each thing once, however often the query names it."""
 
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import grpc
-
-from agentmesh.agent.v1 import agent_pb2, agent_service_pb2, agent_service_pb2_grpc
-from agentmesh.gateway.v1 import gateway_service_pb2
-from agentmesh.mcp.v1 import mcp_bridge_service_pb2, mcp_bridge_service_pb2_grpc, mcp_pb2
-from mesh.access import Target, decide
-from mesh.errors import PermissionDenied
-from mesh.rpc import error_from_rpc, open_channel
-from mesh.rpc.context import USER_TOKEN
-from services.gateway.catalog import visible_services
+from agentmesh.agent.v1 import agent_pb2, agent_service_pb2
+from agentmesh.config.v1 import config_pb2
+from agentmesh.control.v1 import control_pb2
+from agentmesh.mcp.v1 import mcp_pb2
+from mesh.access import GATEWAY, Principal, Target
+from mesh.errors import DeadlineExceeded
 from services.gateway.knowledge import Knowledge
+from services.gateway.viewer import Viewer
 from services.gateway.web.caller import Caller
+from services.gateway.web.events import EventHub
+from services.gateway.web.graphql.members import Errand, Members
+from services.gateway.web.graphql.streams import Streams
 
-_TIMEOUT = 5.0
+AGENT = "agentmesh.agent.v1.AgentService"
+MCP = "agentmesh.mcp.v1.McpBridgeService"
+REVISIONS = Target(GATEWAY, "agentmesh.gateway.v1.GatewayService/ListRevisions")
+DOOR = Target(GATEWAY, "/graphql")
+
+_LONGEST = 10.0
+"""Seconds in which all of a query is found that is found at all."""
 _AT_ONCE = 16
-_MOST_PAGES = 20
-
-_AGENT = "agentmesh.agent.v1.AgentService"
-_MCP = "agentmesh.mcp.v1.McpBridgeService"
 
 _T = TypeVar("_T")
 
 
-class Reader:
-    """Reads on behalf of one caller, for one query. Close it at the end."""
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where everything comes from. `sign` makes the token that tells services on whose behalf they are asked."""
 
-    def __init__(self, knowledge: Knowledge, gateway: Any, caller: Caller) -> None:
-        self.knowledge = knowledge
+    knowledge: Knowledge
+    hub: EventHub
+    members: Members
+    streams: Streams
+    sign: Callable[[Principal], str]
+
+
+class Reader:
+    """Made by `open_reader`."""
+
+    def __init__(self, sources: Sources, caller: Caller, viewer: Viewer) -> None:
+        self.sources = sources
         self.caller = caller
-        self._gateway = gateway
-        self._stack = AsyncExitStack()
+        self.viewer = viewer
         self._turn = asyncio.Semaphore(_AT_ONCE)
-        self._known: dict[tuple[Any, ...], asyncio.Future[Any]] = {}
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._asked: dict[tuple[Any, ...], asyncio.Future[Any]] = {}
+        self._ends_at = 0.0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was read: the next item of a subscription is to be of now."""
+        self._give_up()
+        self._asked = {}
+        self._ends_at = asyncio.get_running_loop().time() + _LONGEST
+
+    @property
+    def owner(self) -> str:
+        """Who reads; of those without a name the address."""
+        principal = self.caller.principal
+        return f"client:{self.caller.client}" if principal.kind == "anonymous" else str(principal)
+
+    def token(self) -> str:
+        """For services: fresh, as the one that came may have ended on a connection that is open for long."""
+        return self.sources.sign(self.viewer.principal())
+
+    async def card(self, agent: control_pb2.Service) -> agent_pb2.AgentCard:
+        """An agent's card."""
+        self.viewer.check(Target(agent.name, f"{AGENT}/GetAgentCard"))
+        return await self._once(("card", agent.name), lambda errand: self.sources.members.card(agent, errand))
+
+    async def tools(self, server: control_pb2.Service) -> Sequence[mcp_pb2.Tool]:
+        """The tools of an MCP server, sorted by name."""
+        self.viewer.check(Target(server.name, f"{MCP}/ListTools"))
+        return await self._once(("tools", server.name), lambda errand: self.sources.members.tools(server, errand))
+
+    async def tasks(
+        self, agent: str, request: agent_service_pb2.ListTasksRequest
+    ) -> agent_service_pb2.ListTasksResponse:
+        """A page of tasks of an agent."""
+        self.viewer.check(Target(agent, f"{AGENT}/ListTasks"))
+        key = ("tasks", agent, request.SerializeToString(deterministic=True))
+        return await self._once(key, lambda errand: self.sources.members.tasks(agent, request, errand))
+
+    async def revisions(self, count: int, before: int = 0) -> Sequence[config_pb2.Revision]:
+        """Revisions of the mesh document, newest first, below one of them; 0 for all."""
+        self.viewer.check(REVISIONS)
+        key = ("revisions", count, before)
+        return await self._once(key, lambda errand: self.sources.members.revisions(count, before, errand))
 
     async def close(self) -> None:
-        """Close its channels."""
-        for future in self._known.values():
+        """Give up what nobody waits for any more."""
+        self._give_up()
+        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+
+    def _give_up(self) -> None:
+        for future in self._asked.values():
             future.cancel()
-        await self._stack.aclose()
 
-    def services(self, kind: str | None = None) -> list[Any]:
-        """The services that the caller may see, sorted by name."""
-        visible = visible_services(self.knowledge, self.caller.principal)
-        return [service for service in visible if kind is None or service.kind == kind]
-
-    async def card(self, agent: str) -> agent_pb2.AgentCard:
-        """An agent's card."""
-        self._check(agent, f"{_AGENT}/GetAgentCard")
-
-        async def ask() -> agent_pb2.AgentCard:
-            stub: Any = agent_service_pb2_grpc.AgentServiceStub(await self._channel(agent))
-            response = await stub.GetAgentCard(agent_service_pb2.GetAgentCardRequest(), **self._how())
-            card: agent_pb2.AgentCard = response.card
-            return card
-
-        return await self._once(("card", agent), ask)
-
-    async def tools(self, server: str) -> list[mcp_pb2.Tool]:
-        """All tools of an MCP server, in its order."""
-        self._check(server, f"{_MCP}/ListTools")
-
-        async def ask() -> list[mcp_pb2.Tool]:
-            stub: Any = mcp_bridge_service_pb2_grpc.McpBridgeServiceStub(await self._channel(server))
-            found: list[mcp_pb2.Tool] = []
-            token = ""
-            for _ in range(_MOST_PAGES):
-                request = mcp_bridge_service_pb2.ListToolsRequest(page_token=token)
-                response = await stub.ListTools(request, **self._how())
-                found += response.tools
-                token = response.next_page_token
-                if not token:
-                    break
-            return found
-
-        return await self._once(("tools", server), ask)
-
-    async def tasks(self, agent: str, count: int) -> list[agent_pb2.Task]:
-        """The newest tasks of an agent."""
-        self._check(agent, f"{_AGENT}/ListTasks")
-
-        async def ask() -> list[agent_pb2.Task]:
-            stub: Any = agent_service_pb2_grpc.AgentServiceStub(await self._channel(agent))
-            request = agent_service_pb2.ListTasksRequest(page_size=count)
-            return list((await stub.ListTasks(request, **self._how())).tasks)
-
-        return await self._once(("tasks", agent, count), ask)
-
-    async def revisions(self, count: int, before: int) -> list[Any]:
-        """The newest revisions of the mesh document below one of them, 0 for all."""
-        self._check("gateway", "/graphql")
-
-        async def ask() -> list[Any]:
-            request = gateway_service_pb2.ListRevisionsRequest(page_size=count, before=before)
-            return list((await self._gateway.ListRevisions(request, timeout=_TIMEOUT)).revisions)
-
-        return await self._once(("revisions", count, before), ask)
-
-    def _check(self, service: str, method: str) -> None:
-        view = self.knowledge.view
-        if view is None:
-            raise PermissionDenied("The gateway does not know yet who may call what.")
-        decision = decide(view.rules, self.caller.principal, Target(service, method))
-        if not decision.is_allowed:
-            raise PermissionDenied(decision.summary, reason=decision.reason)
-
-    def _how(self) -> dict[str, Any]:
-        token = ((USER_TOKEN, self.caller.token),) if self.caller.token else ()
-        return {"timeout": _TIMEOUT, "metadata": (*token, ("x-correlation-id", self.caller.correlation_id or "-"))}
-
-    async def _channel(self, service: str) -> grpc.aio.Channel:
-        if service not in self._channels:
-            self._channels[service] = await self._stack.enter_async_context(open_channel(service))
-        return self._channels[service]
-
-    async def _once(self, key: tuple[Any, ...], ask: Callable[[], Awaitable[_T]]) -> _T:
-        """The answer to a question, which is asked once however often a query wants to know it."""
-        if key not in self._known:
-            self._known[key] = asyncio.ensure_future(self._in_turn(ask))
-        found: _T = await self._known[key]
+    async def _once(self, key: tuple[Any, ...], ask: Callable[[Errand], Awaitable[_T]]) -> _T:
+        if key not in self._asked:
+            self._asked[key] = asyncio.ensure_future(self._in_turn(ask))
+        # Shielded: who asks first may be given up while others wait.
+        found: _T = await asyncio.shield(self._asked[key])
         return found
 
-    async def _in_turn(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        async with self._turn:
-            try:
-                return await ask()
-            except grpc.aio.AioRpcError as err:
-                raise error_from_rpc(err) from err
+    async def _in_turn(self, ask: Callable[[Errand], Awaitable[_T]]) -> _T:
+        errand = Errand(self.token(), self._ends_at)
+        try:
+            async with asyncio.timeout_at(self._ends_at), self._turn:
+                return await ask(errand)
+        except TimeoutError as err:
+            raise DeadlineExceeded("The query took too long.", fix="Ask for less at once.") from err
+
+
+@asynccontextmanager
+async def open_reader(sources: Sources, caller: Caller, viewer: Viewer) -> AsyncIterator[Reader]:
+    """Read while the block runs. Raises when the caller may not query any more, on a connection that is open longer."""
+    viewer.check(DOOR)
+    reader = Reader(sources, caller, viewer)
+    try:
+        yield reader
+    finally:
+        await reader.close()
 
 
 def json_of(data: bytes) -> Any:
@@ -143,5 +138,5 @@ def json_of(data: bytes) -> Any:
         return None
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return base64.b64encode(data).decode()

@@ -83,3 +83,16 @@ def test_nothing_is_shown_before_the_rules_are_known():
 def test_those_without_a_credential_are_told_apart_by_their_address(sight_of):
     assert sight_of(ANONYMOUS).owner == "client:10.0.0.1"
     assert sight_of(KEY).owner == "key:k"
+
+
+def test_roles_that_came_from_claims_stay_and_those_of_bindings_do_not(knowledge, access, sight_of):
+    shown = Principal("token", "x", issuer="i", roles=("one",))
+    sight, anonymous = sight_of(shown), sight_of(Principal("anonymous", roles=("all",)))
+    assert sight.sees(about("a"))
+    assert anonymous.sees(about("a"))
+    knowledge.set_access(access())
+    assert sight.sees(about("a"))
+    assert not sight.sees(about("b"))
+    assert not anonymous.sees(about("a"))
+    assert sight.check() is None
+    assert anonymous.check() is not None

@@ -1,0 +1,57 @@
+"""What is behind a door: something that answers requests in the modern form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from services.gateway.web.caller import Caller
+from services.gateway.web.mcp.wire import CLIENT_CAPABILITIES, Outcome
+
+_ASKABLE = ("elicitation", "sampling", "roots")
+
+
+@dataclass(frozen=True, slots=True)
+class HostRequest:
+    """A request of a host in the form of 2026-07-28, whatever the host speaks.
+
+    `params` has "_meta", which is `meta`, with the revision, the client and its capabilities. `door` is the path at
+    which it came.
+    """
+
+    caller: Caller
+    door: str
+    method: str
+    params: Mapping[str, Any]
+    meta: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The tool, prompt or resource that it is about; "" when about none."""
+        name = self.params.get("uri" if self.method == "resources/read" else "name")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the host answers questions of servers."""
+        capabilities = self.meta.get(CLIENT_CAPABILITIES)
+        return isinstance(capabilities, dict) and any(name in capabilities for name in _ASKABLE)
+
+
+class Host(Protocol):
+    """The way back to a host while one request of it runs."""
+
+    async def tell(self, method: str, params: bytes) -> None:
+        """Pass on a notification; `params` is JSON of an object, or empty."""
+        ...
+
+    async def ask(self, method: str, params: bytes) -> Outcome:
+        """Ask the host something and wait for its answer."""
+        ...
+
+
+class Backend(Protocol):
+    """One server, or all of them."""
+
+    async def serve(self, request: HostRequest, host: Host) -> Outcome:
+        """Answer a request; cancelling cancels it. Raises MeshError when it did not get as far as a server."""
+        ...
