@@ -1,7 +1,10 @@
 """Wires the gateway."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+import grpc
 
 from mesh.access.audit import open_audit
 from mesh.config.document.access import Audit as AuditPolicy
@@ -21,6 +24,7 @@ from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
 from services.gateway.settings import GatewaySettings
 from services.gateway.storage import Circuit, open_storage
+from services.gateway.web.a2a import A2aDoor, A2aGrpcDoor, a2a_routes
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
 from services.gateway.web.graphql import GraphQLDoor
@@ -56,6 +60,7 @@ async def run(stop: Stop) -> None:
 
         hub = EventHub()
         channels = await stack.enter_async_context(Channels())
+        a2a = A2aDoor(knowledge, channels, guard.sign, notes.note, storage)
         graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
         routes = [
@@ -65,11 +70,12 @@ async def run(stop: Stop) -> None:
             *graphql.routes,
             *cache_routes(knowledge, kept),
             *mcp_routes(knowledge, channels, limits, notes),
+            *a2a_routes(a2a),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
 
         catalog = CatalogServicer(knowledge)
-        server = await stack.enter_async_context(_open_contracts(settings, catalog, cache))
+        server = await stack.enter_async_context(_open_contracts(settings, catalog, [cache, A2aGrpcDoor(a2a)]))
         catalog.draining = server.draining
         async with asyncio.TaskGroup() as group:
             background = [
@@ -90,7 +96,7 @@ async def run(stop: Stop) -> None:
 
 
 def _open_contracts(
-    settings: GatewaySettings, catalog: CatalogServicer, cache: CacheDoor
+    settings: GatewaySettings, catalog: CatalogServicer, doors: Sequence[grpc.GenericRpcHandler]
 ) -> AbstractAsyncContextManager[Server]:
     """What the gateway itself serves over gRPC, and what it says to those who name no service."""
     desk = HealthDesk()
@@ -101,7 +107,7 @@ def _open_contracts(
         described=tuple(it.full_name for it in PUBLIC if it.full_name != own.descriptor.full_name),
         max_concurrent=_MOST_CALLS,
     )
-    return open_server(server_settings, [own], generic_handlers=[cache, HelpDesk()], health_of=desk.is_healthy)
+    return open_server(server_settings, [own], generic_handlers=[*doors, HelpDesk()], health_of=desk.is_healthy)
 
 
 def _audit_policy(knowledge: Knowledge) -> AuditPolicy:

@@ -38,10 +38,11 @@ _IS_GRPC = {
     "string_match": {"safe_regex": {"regex": r"application/(grpc|proto|connect\+proto).*"}},
 }
 _IS_READ = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+_A2A = "lf.a2a.v1.A2AService"
 _REQUEST_TIME = "60s"
 
 _ENDLESS = ("/graphql", "/events", "/ws", "/mcp")
-_ENDLESS_BELOW = ("/servers/",)
+_ENDLESS_BELOW = ("/servers/", "/agents/")
 _EXACT = ("/openapi.json", "/healthz", "/readyz")
 _PREFIXES = ("/oauth2/", "/.well-known/", "/v1/auth/", "/v1/cache/", "/docs")
 
@@ -57,10 +58,12 @@ def build_edge_service(host: Host, cached: tuple[str, ...] = (), *, is_selected:
 
     def narrowed(literal: dict[str, Any]) -> dict[str, Any]:
         match = literal["match"]
-        headers = [*selector, *is_grpc, *match.get("headers", ())]
+        headers = [*selector, *is_grpc, *(it for it in match.get("headers", ()) if it not in is_grpc)]
         return literal | {"match": match | ({"headers": headers} if headers else {})} | _facts(host.service)
 
     literals = [narrowed(_to_cache(host, method)) for method in cached]
+    if is_grpc:
+        literals.append(narrowed(_to_a2a(host.sampling_percent, host.service)) | _facts(GATEWAY))
     literals += [narrowed(literal) for literal in service_routes(host)]
     if is_grpc:
         text = f"{host.service} speaks gRPC; what can be called without it is at /openapi.json"
@@ -109,6 +112,7 @@ def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
         yield {"match": match, "route": _to_web("0s"), **is_traced, **_facts(GATEWAY)}
     for match in (*({"path": path} for path in _EXACT), *({"prefix": prefix} for prefix in _PREFIXES)):
         yield {"match": match, "route": _to_web(_REQUEST_TIME), **is_traced, **_facts(GATEWAY)}
+    yield {**_to_a2a(sampling_percent), **_facts(GATEWAY)}
     yield {"match": {"prefix": "/", "headers": [_IS_GRPC]}, **to_application(sampling_percent), **_facts(GATEWAY)}
     yield {
         "match": {"path": "/", "headers": [_IS_READ]},
@@ -155,6 +159,19 @@ def _to_cache(host: Host, method: str) -> dict[str, Any]:
         "match": {"path": f"/{method}"},
         **to_application(host.sampling_percent),
         "request_headers_to_add": [{"header": service, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def _to_a2a(sampling_percent: float | None, service: str = "") -> dict[str, Any]:
+    """A2A in gRPC, which the gateway's application serves for every agent; it is told which address was called."""
+    headers = {"x-forwarded-host": "%REQ(:authority)%", **({SELECTOR: service} if service else {})}
+    return {
+        "match": {"prefix": f"/{_A2A}/", "headers": [_IS_GRPC]},
+        **to_application(sampling_percent),
+        "request_headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in headers.items()
+        ],
     }
 
 
