@@ -16,7 +16,7 @@ OPEN_SERVICES = (
     "grpc.reflection.v1alpha.ServerReflection/",
     "lf.a2a.v1.A2AService/",
 )
-"""What the gateway serves to everybody over gRPC: contracts are public, and A2A decides by itself, by agent and skill."""
+"""What the gateway serves to everybody over gRPC: contracts are public; A2A decides by itself, by agent and skill."""
 
 ALL_SERVERS = "/mcp"
 """The door behind which all MCP servers and agents are."""

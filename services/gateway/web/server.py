@@ -15,14 +15,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mesh.errors import MeshError, NotFound
+from mesh.errors import MeshError
 from mesh.rpc.listen import socket_path
 from services.gateway.web.problems import on_defect, on_http_error, on_mesh_error
 
 _GRACE = 5
 _MODE = 0o600
 _BACKLOG = 1024
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 class _Quiet(uvicorn.Server):
@@ -37,12 +36,7 @@ def build_app(routes: Sequence[BaseRoute]) -> Starlette:
     """All web doors as one application."""
     handlers = {MeshError: on_mesh_error, HTTPException: on_http_error, Exception: on_defect}
     health = [Route("/healthz", _answer_ok), Route("/readyz", _answer_ok)]
-    nothing = Route("/{path:path}", _answer_nothing, methods=_METHODS)
-    return Starlette(routes=[*health, *routes, nothing], exception_handlers=handlers)
-
-
-async def _answer_nothing(request: Request) -> Response:
-    raise NotFound("There is nothing at this path.", field="path", fix="/openapi.json tells what there is.")
+    return Starlette(routes=[*health, *routes], exception_handlers=handlers)
 
 
 async def _answer_ok(request: Request) -> Response:
