@@ -28,7 +28,7 @@ from services.gateway.web.a2a import A2aDoor, A2aGrpcDoor, a2a_routes
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
 from services.gateway.web.graphql import GraphQLDoor
-from services.gateway.web.mcp import mcp_routes
+from services.gateway.web.mcp import open_mcp
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -63,13 +63,14 @@ async def run(stop: Stop) -> None:
         a2a = A2aDoor(knowledge, channels, guard.sign, notes.note, storage)
         graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
+        mcp = await stack.enter_async_context(open_mcp(knowledge, channels, limits, notes, guard.sign))
         routes = [
             *token_routes(knowledge, stub),
             *openapi_routes(),
             *event_routes(knowledge, hub),
             *graphql.routes,
             *cache_routes(knowledge, kept),
-            *mcp_routes(knowledge, channels, limits, notes),
+            *mcp,
             *a2a_routes(a2a),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))

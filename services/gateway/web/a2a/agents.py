@@ -18,7 +18,7 @@ from mesh.rpc.context import USER_TOKEN
 from mesh.runtime import Backoff
 from services.gateway.channels import Channels
 from services.gateway.web.a2a.gate import Asked, Gate
-from services.gateway.web.a2a.tasks import has_ended
+from services.gateway.web.a2a.states import has_ended
 
 _TIMEOUT = 10.0
 _MOST_INSTANCES = 64

@@ -26,12 +26,11 @@ from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.a2a.listing import page_size_of, take_page
 from services.gateway.web.a2a.parts import parts_to_mesh, struct_to_json
 from services.gateway.web.a2a.sent import Sent
+from services.gateway.web.a2a.states import has_ended, is_waiting
 from services.gateway.web.a2a.tasks import (
     Artifacts,
     Event,
     events_of,
-    has_ended,
-    is_waiting,
     state_to_mesh,
     task_from_mesh,
 )

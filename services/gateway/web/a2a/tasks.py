@@ -11,27 +11,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agentmesh.agent.v1 import agent_pb2 as pb
 from agentmesh.error.v1 import error_pb2
 from services.gateway.web.a2a.parts import part_from_mesh, set_struct
+from services.gateway.web.a2a.states import has_ended, is_waiting
 
 Event = a2a.Task | a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent
 
 # By name: the numbers differ.
 _STATES = {number: name for name, number in pb.TaskState.items()}
 _BACK: dict[int, pb.TaskState.ValueType] = {a2a.TaskState.Value(name): number for number, name in _STATES.items()}
-
-_ENDED = frozenset(
-    (pb.TASK_STATE_COMPLETED, pb.TASK_STATE_FAILED, pb.TASK_STATE_CANCELED, pb.TASK_STATE_REJECTED),
-)
-_WAITING = frozenset((pb.TASK_STATE_INPUT_REQUIRED, pb.TASK_STATE_AUTH_REQUIRED))
-
-
-def has_ended(state: int) -> bool:
-    """Whether nothing comes after it."""
-    return state in _ENDED
-
-
-def is_waiting(state: int) -> bool:
-    """Whether the agent waits for its submitter."""
-    return state in _WAITING
 
 
 def state_to_mesh(state: int) -> "pb.TaskState.ValueType":

@@ -1,6 +1,6 @@
 """May this host do that: the decision of the mesh document, counted by its limits and told to the audit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from mesh.access import GATEWAY, Decision, Principal, Target, decide
@@ -50,6 +50,11 @@ class Policy:
     def decide(self, principal: Principal, target: Target) -> Decision:
         """The decision, told to nobody. Raises Unavailable before it is known who may do what."""
         return decide(self._known().rules, principal, target)
+
+    def likeness(self, principal: Principal) -> Hashable:
+        """The same for all who may do the same by the rules of now."""
+        view = self._known()
+        return view.version, view.rules.roles_of(principal), principal.kind == "anonymous"
 
     async def check(self, caller: Caller, target: Target) -> None:
         """Raise PermissionDenied, Unauthenticated or ResourceExhausted unless the caller may do it now."""
