@@ -138,7 +138,7 @@ async def test_each_caller_sees_what_it_may_use():
 
 async def test_tools_without_a_name_are_left_out():
     server = Server()
-    server.list = lambda kind: _some_without_names(kind)
+    server.list = _some_without_names
     async with kept(a=server) as shelves:
         assert await names(shelves) == ["a__good"]
 
