@@ -48,6 +48,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "audit of what is allowed": {"access": {"audit": {"reads": False}}},
     "compression": {"edge": {"compression": False}},
 }
+KEPT = {"edge": {"cache": {"lists": {"methods": ["agentmesh.mcp.v1.McpBridgeService/ListTools"], "ttl": "60s"}}}}
 
 Call = Callable[[], Awaitable[None]]
 
@@ -65,6 +66,8 @@ async def measure() -> list[Figure]:
             rest = [await stack.enter_async_context(_open_rest(mesh, key)) for _ in range(AT_ONCE)]
             figures += await _sustained("REST", rest)
             figures += await _costs(mesh, rest)
+            lists = [await stack.enter_async_context(_open_list(mesh, key)) for _ in range(AT_ONCE)]
+            figures += await _kept(mesh, lists)
     return figures
 
 
@@ -132,6 +135,25 @@ async def _costs(mesh: Mesh, calls: list[Call]) -> list[Figure]:
     ]
 
 
+async def _kept(mesh: Mesh, calls: list[Call]) -> list[Figure]:
+    """What it is worth to keep the answers of a read, in rounds that alternate."""
+    fresh: dict[str, list[float]] = {"rate": [], "p50": []}
+    kept: dict[str, list[float]] = {"rate": [], "p50": []}
+    for _ in range(COSTS_ROUNDS):
+        for found, document in ((fresh, {}), (kept, KEPT)):
+            _apply(mesh, _laid_over(EVERYTHING, document))
+            times, _, seconds = await _load(calls, COSTS_SECONDS)
+            found["rate"].append(len(times) / seconds)
+            found["p50"].append(quantile(times, 0.5))
+    base = f"answered by the server: {median(fresh['rate']):.0f} calls/s, p50 {median(fresh['p50']) * 1e3:.1f} ms"
+    return [
+        Figure(
+            "edge, REST: throughput of kept answers", round(median_ratio(kept["rate"], fresh["rate"]), 2), "x", base
+        ),
+        Figure("edge, REST: p50 of kept answers under load", round(median(kept["p50"]) * 1e3, 2), "ms", base),
+    ]
+
+
 async def _load(calls: list[Call], seconds: float) -> tuple[list[float], int, float]:
     """Calls without a pause: their times, how many failed, and the seconds that it took."""
     times: list[float] = []
@@ -179,6 +201,11 @@ def _get_server(channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]
 
 def _open_rest(mesh: Mesh, key: str) -> contextlib.AbstractAsyncContextManager[Call]:
     return _open_http(mesh, f"GET /v1/servers/utilities HTTP/1.1\r\nhost: edge\r\nx-api-key: {key}\r\n\r\n".encode())
+
+
+def _open_list(mesh: Mesh, key: str) -> contextlib.AbstractAsyncContextManager[Call]:
+    path = "/v1/servers/utilities/tools"
+    return _open_http(mesh, f"GET {path} HTTP/1.1\r\nhost: edge\r\nx-api-key: {key}\r\n\r\n".encode())
 
 
 def _open_graphql(mesh: Mesh, key: str) -> contextlib.AbstractAsyncContextManager[Call]:
