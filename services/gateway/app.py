@@ -24,7 +24,7 @@ from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
 from services.gateway.settings import GatewaySettings
 from services.gateway.storage import Circuit, open_storage
-from services.gateway.web.a2a import A2aDoor, A2aGrpcDoor, a2a_routes
+from services.gateway.web.a2a import A2aDoor, A2aGrpcDoor, Needs, a2a_routes
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
 from services.gateway.web.graphql import GraphQLDoor
@@ -60,7 +60,7 @@ async def run(stop: Stop) -> None:
 
         hub = EventHub()
         channels = await stack.enter_async_context(Channels())
-        a2a = A2aDoor(knowledge, channels, guard.sign, notes.note, storage)
+        a2a = A2aDoor(Needs(knowledge, channels, guard.sign, notes, limits, storage, settings.push_networks))
         graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
         mcp = await stack.enter_async_context(open_mcp(knowledge, channels, limits, notes, guard.sign))
@@ -86,11 +86,13 @@ async def run(stop: Stop) -> None:
                     mesh_source.run(),
                     task_source.run(),
                     follow_access(knowledge, hub),
+                    a2a.run(),
                 )
             ]
             await stop.wait()
             # First of all: who reads here may read on at another gateway at once.
             graphql.end_streams()
+            a2a.end_streams()
             await hub.close(_STREAM_GRACE)
             for task in background:
                 task.cancel()

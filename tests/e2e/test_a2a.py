@@ -11,12 +11,17 @@ from typing import Any
 
 import grpc
 import httpx
+import jwt
 import pytest
 from a2a.client import Client, ClientConfig, create_client
 from a2a.client.errors import A2AClientError
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils import errors
-from google.protobuf.json_format import ParseDict
+from a2a.utils.signing import InvalidSignaturesError, create_signature_verifier
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from google.protobuf.json_format import Parse, ParseDict
+from jwt import PyJWK
 
 MESH = """\
 services:
@@ -85,7 +90,7 @@ def edge(start_mesh, tmp_path_factory):
     folder = tmp_path_factory.mktemp("a2a")
     (folder / "mesh.yaml").write_text(MESH)
     (folder / "document.yaml").write_text(DOCUMENT)
-    with start_mesh(folder / "mesh.yaml") as mesh:
+    with start_mesh(folder / "mesh.yaml", MESH_A2A_PUSH_NETWORKS="127.0.0.0/8") as mesh:
         applied = mesh.meshctl("apply", "--yes", str(folder / "document.yaml"))
         assert applied.returncode == 0, applied.stderr
 
@@ -279,6 +284,99 @@ async def test_the_card_is_told_to_those_who_may_see_it_and_cached(edge):
         assert (await http.get(where, headers={"if-none-match": answer.headers["etag"]})).status_code == 304
 
 
+async def test_cards_are_signed_with_a_key_that_the_edge_publishes(edge):
+    async with edge.http(edge.key) as http:
+        text = (await http.get(f"{edge.url}/.well-known/agent-card.json")).text
+        card = Parse(text, a2a.AgentCard())
+        header = jwt.get_unverified_header(f"{card.signatures[0].protected}..{card.signatures[0].signature}")
+        keys = {key["kid"]: PyJWK(key) for key in (await http.get(header["jku"])).json()["keys"]}
+    verify = create_signature_verifier(lambda kid, _: keys[kid or ""], ["ES256"])
+    verify(card)
+    card.description += " And more."
+    with pytest.raises(InvalidSignaturesError):
+        verify(card)
+
+
+class Receiver:
+    """Takes notifications; refuses the first as if it were away for a moment."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.came: asyncio.Queue[tuple[dict[str, str], a2a.StreamResponse]] = asyncio.Queue()
+        self._refused = False
+
+    async def take(self, request: web.Request) -> web.Response:
+        if not self._refused:
+            self._refused = True
+            return web.Response(status=503)
+        event = Parse(await request.text(), a2a.StreamResponse())
+        self.came.put_nowait(({name.lower(): value for name, value in request.headers.items()}, event))
+        return web.Response()
+
+    async def last(self) -> tuple[dict[str, str], a2a.TaskStatusUpdateEvent]:
+        """What is told of the end of a task."""
+        async with asyncio.timeout(20):
+            while True:
+                headers, told = await self.came.get()
+                if told.status_update.status.state in ENDED:
+                    return headers, told.status_update
+
+
+@pytest.fixture
+async def receiver():
+    made = Receiver()
+    app = web.Application()
+    app.router.add_post("/hook", made.take)
+    async with TestServer(app) as server:
+        made.url = str(server.make_url("/hook"))
+        yield made
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_changes_are_sent_to_who_has_asked_for_it(edge, binding, receiver):
+    config = a2a.TaskPushNotificationConfig(url=receiver.url, token="known")
+    config.authentication.scheme, config.authentication.credentials = "Bearer", "secret"
+    request = message("work", data({"seconds": 0.3}))
+    request.configuration.return_immediately = True
+    request.configuration.task_push_notification_config.CopyFrom(config)
+    async with edge.client(binding, streaming=False) as client:
+        (event,) = await send(client, request)
+        task_id = event.task.id
+        listed = await client.list_task_push_notification_configs(
+            a2a.ListTaskPushNotificationConfigsRequest(task_id=task_id)
+        )
+        assert [it.url for it in listed.configs] == [config.url]
+        headers, last = await receiver.last()
+        assert last.status.state == a2a.TASK_STATE_COMPLETED
+        assert headers["authorization"] == "Bearer secret"
+        assert headers["x-a2a-notification-token"] == "known"
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_push_configurations_are_made_read_and_deleted_by_the_owner_only(edge, binding):
+    request = message("work", data({"seconds": 60}))
+    request.configuration.return_immediately = True
+    async with edge.client(binding, streaming=False) as client, edge.client(binding, edge.other_key) as other:
+        (event,) = await send(client, request)
+        task_id = event.task.id
+        config = a2a.TaskPushNotificationConfig(task_id=task_id, url="http://127.0.0.1:9/hook")
+        made = await client.create_task_push_notification_config(config)
+        which = a2a.GetTaskPushNotificationConfigRequest(task_id=task_id, id=made.id)
+        assert (await client.get_task_push_notification_config(which)).url == config.url
+        with pytest.raises(errors.TaskNotFoundError):
+            await other.get_task_push_notification_config(which)
+        for url in ("http://10.0.0.1/", "https://169.254.169.254/", "ftp://127.0.0.1/", "https://[::1]/"):
+            config.url = url
+            with pytest.raises(errors.InvalidParamsError):
+                await client.create_task_push_notification_config(config)
+        delete = a2a.DeleteTaskPushNotificationConfigRequest(task_id=task_id, id=made.id)
+        for _ in range(2):
+            await client.delete_task_push_notification_config(delete)
+        with pytest.raises(errors.TaskNotFoundError):
+            await client.get_task_push_notification_config(which)
+        await client.cancel_task(a2a.CancelTaskRequest(id=task_id))
+
+
 async def test_what_is_no_request_of_this_version_is_refused_as_the_specification_says(edge):
     request = {"jsonrpc": "2.0", "id": 7, "method": "GetTask", "params": {"id": "x"}}
     async with edge.http(edge.key) as http:
@@ -311,9 +409,10 @@ async def test_what_is_no_request_of_this_version_is_refused_as_the_specificatio
             assert b"a2a-protocol.org" in dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
 
 
-async def test_a_long_task_goes_on_while_the_gateway_is_started_anew(edge):
+async def test_a_long_task_goes_on_while_the_gateway_is_started_anew_and_is_told_of_by_the_next_one(edge, receiver):
     request = message("work", data({"seconds": 3}))
     request.configuration.return_immediately = True
+    request.configuration.task_push_notification_config.url = receiver.url
     async with edge.client("JSONRPC", streaming=False) as client, edge.client("JSONRPC") as follower:
         (event,) = await send(client, request)
         edge.mesh.kill(edge.mesh.pid_of("services.gateway", "MESH_WEB_LISTEN"))
@@ -328,3 +427,5 @@ async def test_a_long_task_goes_on_while_the_gateway_is_started_anew(edge):
         assert events[-1].status_update.status.state == a2a.TASK_STATE_COMPLETED
         (again,) = await send(client, request)
         assert again.task.id == event.task.id
+        _, last = await receiver.last()
+        assert last.task_id == event.task.id

@@ -11,7 +11,7 @@ May import the doors beside it and what is below. The SDK is imported with the f
 """
 
 from services.gateway.web.a2a.grpc_door import A2aGrpcDoor
-from services.gateway.web.a2a.lazy import A2aDoor
+from services.gateway.web.a2a.lazy import A2aDoor, Needs
 from services.gateway.web.a2a.routes import a2a_routes
 
-__all__ = ["A2aDoor", "A2aGrpcDoor", "a2a_routes"]
+__all__ = ["A2aDoor", "A2aGrpcDoor", "Needs", "a2a_routes"]

@@ -1,5 +1,6 @@
 """The three bindings of A2A, as the SDK serves them, around one handler."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -12,14 +13,21 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.storage import Circuit
 from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.card_routes import CardDoor
 from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.a2a.grpc_binding import GrpcBinding
 from services.gateway.web.a2a.handler import MeshHandler
+from services.gateway.web.a2a.lazy import Needs
+from services.gateway.web.a2a.push import PushConfigs, Pushers, PushOperations, Webhook
 from services.gateway.web.a2a.sent import Sent
+from services.gateway.web.a2a.signing import CardSigner
+from services.gateway.web.a2a.submission import Submission
 from services.gateway.web.bodies import read_body
 from services.gateway.web.caller import caller_of
+from services.gateway.web.mcp.policy import Policy
+from services.gateway.web.mcp.sessions import Sealer
 
 _LONGEST = 16 << 20
 _JSON = ("application/json", "application/a2a+json")
@@ -43,19 +51,29 @@ _WRONG_TYPE = {
 class Bindings:
     """All agents at all bindings."""
 
-    def __init__(self, gate: Gate, agents: Agents, sent: Sent) -> None:
+    def __init__(self, needs: Needs, *, ending: asyncio.Event) -> None:
         # It logs what clients have done wrong, with stack traces, and parts of what they have sent.
         logging.getLogger("a2a").setLevel(logging.CRITICAL)
-        self._gate = gate
-        cards = CardDoor(gate, agents)
-        self.handler = MeshHandler(gate, agents, cards.extended, sent)
+        knowledge, storage = needs.knowledge, needs.storage
+        gate = self._gate = Gate(knowledge, needs.notes.note)
+        agents = Agents(gate, needs.channels, needs.sign)
+        sealer = Sealer(lambda: knowledge.access.sealing_keys)
+        policy = Policy(lambda: knowledge.view, needs.limits, needs.notes)
+        webhook = Webhook(needs.push_networks)
+        configs = PushConfigs(storage.records, Circuit("a2a push"), sealer, webhook)
+        self.pushers = Pushers(configs, gate, agents, webhook, gate.renew)
+        push = PushOperations(gate, agents, configs, self.pushers)
+        self.cards = CardDoor(gate, agents, CardSigner(lambda: knowledge.access.sealing_keys))
+        sent = Sent(storage.answers, Circuit("a2a"))
+        submission = Submission(gate, agents, policy, sent, push)
+        self.handler = MeshHandler(gate, agents, submission, push, self.cards.extended, ending)
         self.grpc = GrpcBinding(self.handler, gate)
         builder = _Contexts()
         rpc = create_jsonrpc_routes(self.handler, "/", context_builder=builder)
         rest = create_rest_routes(self.handler, context_builder=builder)
         # An agent of the mesh has no tenants.
         rest = [route for route in rest if not isinstance(route, Mount)]
-        card = Route("/.well-known/agent-card.json", cards.serve, methods=["GET"])
+        card = Route("/.well-known/agent-card.json", self.cards.serve, methods=["GET"])
         self._router = Router([card, *rpc, *rest])
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:

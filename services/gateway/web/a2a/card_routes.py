@@ -9,20 +9,23 @@ from email.utils import formatdate
 from a2a.types import a2a_pb2 as a2a
 from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.cards import build_card
 from services.gateway.web.a2a.gate import Asked, Gate
+from services.gateway.web.a2a.signing import CardSigner
 
 _MAX_AGE = 60
+_KEYS_AGE = 300
 _MOST_KEPT = 1024
 
 
 class CardDoor:
     """Cards are the caller's: which skills they have is a matter of what it may call."""
 
-    def __init__(self, gate: Gate, agents: Agents) -> None:
+    def __init__(self, gate: Gate, agents: Agents, signer: CardSigner) -> None:
+        self._signer = signer
         self._gate = gate
         self._agents = agents
         # When a card was first seen in its present form.
@@ -54,7 +57,12 @@ class CardDoor:
     async def card(self, asked: Asked) -> a2a.AgentCard:
         """The card with the skills that the caller may call."""
         card = await self._agents.card(asked)
-        return build_card(card, asked.base_url, lambda skill: self._gate.may_call(asked, skill))
+        made = build_card(card, asked.base_url, lambda skill: self._gate.may_call(asked, skill))
+        return self._signer.sign(made, asked.base_url)
+
+    async def keys(self, request: Request) -> Response:
+        """The keys by which signatures are verified; public."""
+        return JSONResponse(self._signer.key_set(), headers={"cache-control": f"public, max-age={_KEYS_AGE}"})
 
     def _since(self, key: str) -> float:
         since = self._changed.setdefault(key, time.time())

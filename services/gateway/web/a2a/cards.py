@@ -29,7 +29,7 @@ def build_card(card: pb.AgentCard, base_url: str, may_call: Callable[[str], bool
         ],
         capabilities=a2a.AgentCapabilities(
             streaming=True,
-            push_notifications=False,
+            push_notifications=True,
             extended_agent_card=True,
             extensions=[
                 a2a.AgentExtension(

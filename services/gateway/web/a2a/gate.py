@@ -7,6 +7,7 @@ from agentmesh.agent.v1 import agent_pb2
 from agentmesh.agent.v1 import agent_service_pb2 as pb
 from mesh.access import Decision, Principal, Target, decide, may_see
 from mesh.errors import NotFound, PermissionDenied, Unauthenticated, Unavailable
+from services.gateway.guard.credentials import renew_principal
 from services.gateway.guard.notes import Noted
 from services.gateway.guard.view import AccessView
 from services.gateway.knowledge import Knowledge
@@ -105,6 +106,10 @@ class Gate:
     def with_roles(self, principal: Principal) -> tuple[str, ...]:
         """All roles of a principal, those by bindings, too."""
         return self._view.rules.roles_of(principal)
+
+    def renew(self, principal: Principal) -> Principal:
+        """Who has shown a credential before, with the roles of now; raises Unauthenticated when it counts no more."""
+        return renew_principal(self._view, principal)
 
     def instances(self, agent: str) -> int | None:
         """How many instances of an agent are well; None when there is no such agent."""

@@ -3,7 +3,7 @@
 JSON-RPC, HTTP+JSON, gRPC (a2a-sdk) ──> MeshHandler ──> Agents ──> the agent, which keeps the tasks
 """
 
-import contextlib
+import asyncio
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
@@ -18,15 +18,14 @@ from a2a.utils.task import apply_history_length, validate_history_length
 
 from agentmesh.agent.v1 import agent_pb2
 from agentmesh.agent.v1 import agent_service_pb2 as pb
-from mesh.errors import InvalidInput, MeshError, NotFound
+from mesh.errors import InvalidInput, MeshError
 from services.gateway.web.a2a.agents import Agents
-from services.gateway.web.a2a.choice import choose_skill
 from services.gateway.web.a2a.errors import to_a2a
 from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.a2a.listing import page_size_of, take_page
-from services.gateway.web.a2a.parts import parts_to_mesh, struct_to_json
-from services.gateway.web.a2a.sent import Sent
+from services.gateway.web.a2a.push import PushOperations
 from services.gateway.web.a2a.states import has_ended, is_waiting
+from services.gateway.web.a2a.submission import Submission
 from services.gateway.web.a2a.tasks import (
     Artifacts,
     Event,
@@ -34,6 +33,7 @@ from services.gateway.web.a2a.tasks import (
     state_to_mesh,
     task_from_mesh,
 )
+from services.gateway.web.a2a.until import until
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -59,13 +59,26 @@ def _translated(
 
 
 class MeshHandler(RequestHandler):
-    """Serves all agents: the context of a call says which. `extended_card` builds the card for one caller."""
+    """Serves all agents: the context of a call says which.
 
-    def __init__(self, gate: Gate, agents: Agents, extended_card: BuildCard, sent: Sent) -> None:
+    `extended_card` builds the card for one caller; streams end when `ending` is set.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        agents: Agents,
+        submission: Submission,
+        push: PushOperations,
+        extended_card: BuildCard,
+        ending: asyncio.Event,
+    ) -> None:
         self._gate = gate
         self._agents = agents
-        self._sent = sent
+        self._submission = submission
+        self._push = push
         self._extended_card = extended_card
+        self._ending = ending
 
     @_translated
     async def on_message_send(self, params: a2a.SendMessageRequest, context: ServerCallContext) -> a2a.Task:
@@ -73,7 +86,7 @@ class MeshHandler(RequestHandler):
         asked = asked_of(context)
         configuration = params.configuration
         validate_history_length(configuration)
-        task = await self._submit(asked, params)
+        task = await self._submission.submit(asked, params)
         if not configuration.return_immediately:
             await self._wait(asked, task)
         full = await self._agents.get(asked, task.id)
@@ -87,7 +100,7 @@ class MeshHandler(RequestHandler):
             validate_proto_required_fields(params)
             validate_history_length(params.configuration)
             asked = asked_of(context)
-            task = await self._submit(asked, params)
+            task = await self._submission.submit(asked, params)
             async with aclosing(self._follow(asked, task, params.configuration, ends_waiting=True)) as events:
                 async for event in events:
                     yield event
@@ -172,63 +185,33 @@ class MeshHandler(RequestHandler):
         except MeshError as err:
             raise to_a2a(err) from err
 
+    @_translated
     async def on_create_task_push_notification_config(
         self, params: a2a.TaskPushNotificationConfig, context: ServerCallContext
     ) -> a2a.TaskPushNotificationConfig:
-        """Not offered: the card says so."""
-        raise sdk.PushNotificationNotSupportedError
+        """Send the changes of a task to an address."""
+        return await self._push.create(asked_of(context), params)
 
+    @_translated
     async def on_get_task_push_notification_config(
         self, params: a2a.GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> a2a.TaskPushNotificationConfig:
-        """Not offered: the card says so."""
-        raise sdk.PushNotificationNotSupportedError
+        """One address of a task."""
+        return await self._push.get(asked_of(context), params)
 
+    @_translated
     async def on_list_task_push_notification_configs(
         self, params: a2a.ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> a2a.ListTaskPushNotificationConfigsResponse:
-        """Not offered: the card says so."""
-        raise sdk.PushNotificationNotSupportedError
+        """All addresses of a task."""
+        return await self._push.list(asked_of(context), params)
 
+    @_translated
     async def on_delete_task_push_notification_config(
         self, params: a2a.DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
-        """Not offered: the card says so."""
-        raise sdk.PushNotificationNotSupportedError
-
-    async def _submit(self, asked: Asked, params: a2a.SendMessageRequest) -> agent_pb2.Task:
-        message = params.message
-        request = pb.SubmitTaskRequest(
-            message_id=message.message_id,
-            context_id=message.context_id,
-            task_id=message.task_id,
-            input=parts_to_mesh(message.parts),
-            metadata=struct_to_json(message.metadata),
-            extensions=message.extensions,
-            reference_task_ids=message.reference_task_ids,
-        )
-        async with self._sent.turn(str(asked.caller.principal), asked.agent, message.message_id) as turn:
-            known = await turn.task_id()
-            if known:
-                with contextlib.suppress(NotFound):
-                    return await self._agents.get(asked, known, with_history=False)
-            await self._choose(asked, params, request)
-            self._gate.inspect(asked, request)
-            task = await self._agents.submit(asked, request)
-            await turn.note(task.id)
-            return task
-
-    async def _choose(self, asked: Asked, params: a2a.SendMessageRequest, request: pb.SubmitTaskRequest) -> None:
-        """Find out which skill it is for, and whether the caller may call that."""
-        message = params.message
-        if message.task_id:
-            task = await self._agents.get(asked, message.task_id, with_history=False)
-            self._gate.check_skill(asked, task.skill_id)
-            if message.context_id not in ("", task.context_id):
-                raise InvalidInput("The task belongs to another context.", field="message.context_id")
-        else:
-            request.skill_id = await choose_skill(self._agents, self._gate, asked, params)
-            self._gate.check_skill(asked, request.skill_id)
+        """Send nothing to an address any more."""
+        await self._push.delete(asked_of(context), params)
 
     async def _wait(self, asked: Asked, task: agent_pb2.Task) -> None:
         """Until the task has ended, or waits for its submitter."""
@@ -255,7 +238,8 @@ class MeshHandler(RequestHandler):
         for _ in artifacts.take(task.output):
             # Counted: what comes goes on where the task has stopped.
             pass
-        async with aclosing(self._agents.watch(asked, task.id, task.sequence)) as updates:
+        watching = self._agents.watch(asked, task.id, task.sequence)
+        async with aclosing(until(self._ending, watching)) as updates:
             async for update in updates:
                 for event in events_of(task, update, artifacts):
                     yield event

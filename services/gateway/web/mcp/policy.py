@@ -77,6 +77,10 @@ class Policy:
             raise kind(decision.summary, reason=decision.reason, fix="Ask an operator for a role that allows it.")
         await self._count(view, caller, target)
 
+    async def count(self, caller: Caller, target: Target) -> None:
+        """Raise ResourceExhausted when a limit for it is used up."""
+        await self._count(self._known(), caller, target)
+
     async def _count(self, view: AccessView, caller: Caller, target: Target) -> None:
         """Count a call for those limits that the guard, to whom all calls here look alike, has not counted."""
         limits = {name: limit for name, limit in view.edge.limits.items() if _is_ours(limit)}
