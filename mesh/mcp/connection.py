@@ -43,6 +43,9 @@ from mesh.mcp.wire import OpenWire, Wire
 NOT_READY = "MCP_SERVER_NOT_READY"
 LOST = "MCP_SERVER_LOST"
 
+_LISTEN = "subscriptions/listen"
+"""Goes on for as long as somebody listens, and no log message belongs to it."""
+
 CLIENT = Implementation(name="agentmesh", version=mesh.__version__)
 # What the SDK says for an HTTP status without a JSON-RPC error; the status itself it does not tell.
 _HTTP_REFUSALS = ("Server returned an error response", "Not Found")
@@ -182,7 +185,7 @@ class Connection:
                 if self._wire.is_http:
                     outcome = await self._ask_mirrored(request, listener)
                 else:
-                    with self.calls.running(call):
+                    with self.calls.running(call) if request.method != _LISTEN else contextlib.nullcontext():
                         outcome = await self._wire.exchange.ask(request, _NO_HEADERS, listener)
         except TimeoutError:
             raise too_late(self.server, request.method, timeout) from None

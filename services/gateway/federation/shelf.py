@@ -53,6 +53,8 @@ class Shelf:
     problem: str = ""
     since: float = field(default_factory=time.time)
     is_filled: bool = False
+    with_headers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Schemas of tools some of whose arguments are repeated in headers (x-mcp-header), by the tool's name."""
 
     def put(self, kind: OfferKind, found: list[Any]) -> bool:
         """Take over a list; tells whether it is another one than before."""
@@ -61,6 +63,12 @@ class Shelf:
         if [offer.text for offer in offers] == [offer.text for offer in self.offers[kind]]:
             return False
         self.offers[kind] = offers
+        if kind == "tools":
+            self.with_headers = {
+                offer.key: offer.facts["inputSchema"]
+                for offer in offers
+                if b'"x-mcp-header"' in offer.text and isinstance(offer.facts.get("inputSchema"), dict)
+            }
         return True
 
     def state(self) -> dict[str, Any]:

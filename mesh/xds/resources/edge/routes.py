@@ -26,6 +26,8 @@ REST      /v1, described at /openapi.json and /docs
 gRPC      with reflection; name a service by the header `{SELECTOR}: NAME` or the authority NAME.mesh
 GraphQL   /graphql
 events    /events (SSE), /ws (WebSocket)
+MCP       /mcp for all servers and agents, /servers/NAME/mcp for one server
+A2A       /agents/NAME
 
 `meshctl status` lists the names of services.
 """

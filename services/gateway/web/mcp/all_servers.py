@@ -65,6 +65,12 @@ class AllServers:
         self._ticks = ticks
         self._search = ToolSearch() if searches else None
 
+    def schema_with_headers(self, tool: str) -> Mapping[str, Any] | None:
+        """That of the server."""
+        found = self._shelves.split_tool(tool)
+        shelf = self._shelves.find(found[0]) if found is not None else None
+        return shelf.with_headers.get(found[1]) if shelf is not None and found is not None else None
+
     async def serve(self, request: HostRequest, host: Host) -> Outcome:
         """Answer a request, or let the server do so that it is for. Raises MeshError as `Backend.serve` does."""
         method = request.method

@@ -49,17 +49,6 @@ async def open_mcp(
             return AgentSource(name, channels)
         return BridgeSource(name, bridges, sealer.digest("shelf", name))
 
-    def find_server(name: str) -> OneServer:
-        if name not in servers:
-            servers[name] = OneServer(name, bridges, policy, sealer)
-        return servers[name]
-
-    def server_at(scope: Scope) -> tuple[Backend, str]:
-        name = scope["path_params"]["name"]
-        if not any(service.name == name and service.kind == "mcp" for service in knowledge.mesh.services):
-            raise NotFound(f"There is no MCP server {name[:64]!r}.", field="path", fix="`meshctl status` lists them.")
-        return find_server(name), f"/servers/{name}/mcp"
-
     def origins() -> tuple[str, ...]:
         return tuple(knowledge.view.edge.cors.origins) if knowledge.view is not None else ()
 
@@ -68,6 +57,20 @@ async def open_mcp(
     gate = Gate(knowledge, notes.note)
     agent_tools = AgentTools(gate, Agents(gate, channels, sign))
     async with open_shelves(make_source) as shelves:
+
+        def find_server(name: str) -> OneServer:
+            if name not in servers:
+                servers[name] = OneServer(name, bridges, policy, sealer, lambda: shelves.find(name))
+            return servers[name]
+
+        def server_at(scope: Scope) -> tuple[Backend, str]:
+            name = scope["path_params"]["name"]
+            if not any(service.name == name and service.kind == "mcp" for service in knowledge.mesh.services):
+                raise NotFound(
+                    f"There is no MCP server {name[:64]!r}.", field="path", fix="`meshctl status` lists them."
+                )
+            return find_server(name), f"/servers/{name}/mcp"
+
         backends = {
             searches: AllServers(shelves, policy, find_server, agent_tools, knowledge.watch, searches=searches)
             for searches in (False, True)

@@ -70,7 +70,11 @@ def call(request_id, params: dict) -> None:
             if "progressToken" in meta:
                 notify("notifications/progress", {"progressToken": meta["progressToken"], "progress": 0})
         case "elicit":
-            ask(request_id, "elicitation/create", {"message": "who?", "requestedSchema": {"type": "object"}})
+            ask(
+                request_id,
+                "elicitation/create",
+                {"message": "who?", "requestedSchema": {"type": "object", "properties": {}}},
+            )
         case "sample":
             ask(request_id, "sampling/createMessage", {"messages": [], "maxTokens": 1})
         case "roots":
@@ -78,7 +82,11 @@ def call(request_id, params: dict) -> None:
         case "ping":
             ask(request_id, "ping", {})
         case "take_back":
-            ask(request_id, "elicitation/create", {"message": "never mind", "requestedSchema": {"type": "object"}})
+            ask(
+                request_id,
+                "elicitation/create",
+                {"message": "never mind", "requestedSchema": {"type": "object", "properties": {}}},
+            )
             number = next(iter(state["asked"]))
             del state["asked"][number]
             notify("notifications/cancelled", {"requestId": number})
