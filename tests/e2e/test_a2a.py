@@ -3,10 +3,13 @@
 import asyncio
 import json
 import ssl
+import subprocess
+import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,12 +26,18 @@ from aiohttp.test_utils import TestServer
 from google.protobuf.json_format import Parse, ParseDict
 from jwt import PyJWK
 
+from benchmarks.ports import free_ports
+
 MESH = """\
 services:
   speaker:
     kind: agent
     command: [python, tests/e2e/servers/speaker.py]
     instances: 2
+  foreign:
+    kind: agent
+    url: http://127.0.0.1:{port}
+    env: {{MESH_A2A_HEADERS: "Authorization: Bearer {token}"}}
 """
 DOCUMENT = """\
 access:
@@ -57,7 +66,10 @@ class Edge:
 
     @property
     def url(self) -> str:
-        return f"https://{self.address}/agents/speaker"
+        return self.url_of("speaker")
+
+    def url_of(self, agent: str) -> str:
+        return f"https://{self.address}/agents/{agent}"
 
     def http(self, key: str = "") -> httpx.AsyncClient:
         context = ssl.create_default_context(cadata=self.authority.decode())
@@ -73,7 +85,9 @@ class Edge:
         return grpc.aio.secure_channel(target, credentials)
 
     @asynccontextmanager
-    async def client(self, binding: str, key: str = "", *, streaming: bool = True) -> AsyncIterator[Client]:
+    async def client(
+        self, binding: str, key: str = "", *, streaming: bool = True, agent: str = "speaker"
+    ) -> AsyncIterator[Client]:
         async with self.http(key or self.key) as http:
             config = ClientConfig(
                 streaming=streaming,
@@ -81,16 +95,29 @@ class Edge:
                 grpc_channel_factory=lambda target: self.channel(target, key or self.key),
                 supported_protocol_bindings=[binding],
             )
-            async with asyncio.timeout(30), await create_client(self.url, config) as client:
+            async with asyncio.timeout(30), await create_client(self.url_of(agent), config) as client:
                 yield client
+
+
+@contextmanager
+def foreign(port: int, token: str) -> Iterator[None]:
+    """An agent that is not of the mesh, on a port."""
+    command = [sys.executable, str(Path(__file__).parent / "servers" / "foreign.py"), str(port), token]
+    process = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait(timeout=10)
 
 
 @pytest.fixture(scope="module")
 def edge(start_mesh, tmp_path_factory):
     folder = tmp_path_factory.mktemp("a2a")
-    (folder / "mesh.yaml").write_text(MESH)
+    (port,), token = free_ports(1), uuid.uuid4().hex
+    (folder / "mesh.yaml").write_text(MESH.format(port=port, token=token))
     (folder / "document.yaml").write_text(DOCUMENT)
-    with start_mesh(folder / "mesh.yaml", MESH_A2A_PUSH_NETWORKS="127.0.0.0/8") as mesh:
+    with foreign(port, token), start_mesh(folder / "mesh.yaml", MESH_A2A_PUSH_NETWORKS="127.0.0.0/8") as mesh:
         applied = mesh.meshctl("apply", "--yes", str(folder / "document.yaml"))
         assert applied.returncode == 0, applied.stderr
 
@@ -295,6 +322,30 @@ async def test_cards_are_signed_with_a_key_that_the_edge_publishes(edge):
     card.description += " And more."
     with pytest.raises(InvalidSignaturesError):
         verify(card)
+
+
+async def test_an_agent_of_another_world_is_an_agent_of_the_mesh(edge):
+    async with edge.client("JSONRPC", streaming=False, agent="foreign") as client:
+        card = await client.get_extended_agent_card(a2a.GetExtendedAgentCardRequest())
+        assert [(skill.id, skill.name) for skill in card.skills] == [("echo-it", "Echo")]
+        (event,) = await send(client, message("", text("hello")))
+        (artifact,) = event.task.artifacts
+        assert (artifact.artifact_id, artifact.name) == ("echo", "Echo")
+        assert [part.WhichOneof("content") for part in artifact.parts] == ["text", "raw"]
+        assert event.task.status.state == a2a.TASK_STATE_COMPLETED
+        (event,) = await send(client, message("", text("ask")))
+        assert event.task.status.state == a2a.TASK_STATE_INPUT_REQUIRED
+        assert event.task.status.message.parts[0].text == "What?"
+        (event,) = await send(client, message("", text("this"), task_id=event.task.id))
+        assert event.task.artifacts[0].parts[0].text == "answered this"
+        (event,) = await send(client, message("", text("refuse")))
+        assert event.task.status.state == a2a.TASK_STATE_REJECTED
+        assert event.task.status.message.parts[0].text == "Not today."
+        request = message("", text("wait"))
+        request.configuration.return_immediately = True
+        (event,) = await send(client, request)
+        canceled = await client.cancel_task(a2a.CancelTaskRequest(id=event.task.id))
+        assert canceled.status.state == a2a.TASK_STATE_CANCELED
 
 
 class Receiver:

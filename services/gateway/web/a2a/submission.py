@@ -6,12 +6,12 @@ from a2a.types import a2a_pb2 as a2a
 
 from agentmesh.agent.v1 import agent_pb2
 from agentmesh.agent.v1 import agent_service_pb2 as pb
+from mesh.a2a import parts_to_mesh, struct_to_json
 from mesh.access import Target
 from mesh.errors import InvalidInput, NotFound
 from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.choice import choose_skill
 from services.gateway.web.a2a.gate import SERVICE, Asked, Gate
-from services.gateway.web.a2a.parts import parts_to_mesh, struct_to_json
 from services.gateway.web.a2a.push import PushOperations
 from services.gateway.web.a2a.sent import Sent
 from services.gateway.web.mcp.policy import Policy

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmesh.agent.v1 import agent_pb2 as pb
 from agentmesh.error.v1 import error_pb2
-from services.gateway.web.a2a.parts import part_from_mesh, set_struct
+from mesh.a2a import part_from_mesh, set_struct
 from services.gateway.web.a2a.states import has_ended, is_waiting
 
 Event = a2a.Task | a2a.TaskStatusUpdateEvent | a2a.TaskArtifactUpdateEvent

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentmesh.agent.v1 import agent_pb2 as pb
+from mesh.a2a import part_from_mesh, part_to_mesh, parts_to_mesh
 from mesh.agent.codec import part_from_proto, part_to_proto
 from mesh.errors import InvalidInput
-from services.gateway.web.a2a.parts import part_from_mesh, part_to_mesh, parts_to_mesh
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
