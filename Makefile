@@ -52,6 +52,9 @@ stubs: $(VENV)/.installed-dev ## generate the gRPC stubs in generated/ from prot
 bench: $(VENV)/.installed-dev ## measure the mesh; `make bench ONLY=name` runs one benchmark
 	@$(BIN)/python -m benchmarks $(ONLY)
 
+conformance: $(VENV)/.installed-dev ## run the conformance suite of MCP through a mesh
+	@$(BIN)/python -m pytest -s tests/e2e/test_conformance.py $(ARGS)
+
 lock: ## pin the dependencies anew (needs uv)
 	uv pip compile --extra dev --extra build --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header -q pyproject.toml -o requirements-dev.txt
 	uv pip compile --extra build --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header -q -c requirements-dev.txt pyproject.toml -o requirements.txt

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 
-from benchmarks import change, edge, fanout, growth, hop, memory, ready, registration
+from benchmarks import change, edge, fanout, growth, hop, mcp_doors, memory, ready, registration
 from benchmarks.report import Figure, print_figures, save_figures
 from mesh.telemetry import configure_logs
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Coroutine[None, None, list[Figure]]]] = {
     "growth": growth.measure,
     "change": change.measure,
     "edge": edge.measure,
+    "mcp": mcp_doors.measure,
 }
 
 

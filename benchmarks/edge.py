@@ -48,6 +48,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "audit of what is allowed": {"access": {"audit": {"reads": False}}},
     "compression": {"edge": {"compression": False}},
 }
+KEPT = {"edge": {"cache": {"lists": {"methods": ["agentmesh.mcp.v1.McpBridgeService/ListTools"], "ttl": "60s"}}}}
 
 Call = Callable[[], Awaitable[None]]
 
@@ -55,8 +56,8 @@ Call = Callable[[], Awaitable[None]]
 async def measure() -> list[Figure]:
     """Latency one call at a time in rounds that alternate, load for some seconds, and the cost of each part."""
     with running_mesh(MESH) as mesh:
-        _apply(mesh, EVERYTHING)
-        key = json.loads(_meshctl(mesh, "keys", "create", "--role", "caller", "--output", "json"))["secret"]
+        apply_document(mesh, EVERYTHING)
+        key = json.loads(meshctl_of(mesh, "keys", "create", "--role", "caller", "--output", "json"))["secret"]
         async with contextlib.AsyncExitStack() as stack:
             direct = await stack.enter_async_context(_open_direct(mesh))
             by_grpc = await stack.enter_async_context(_open_grpc(mesh, key))
@@ -65,6 +66,8 @@ async def measure() -> list[Figure]:
             rest = [await stack.enter_async_context(_open_rest(mesh, key)) for _ in range(AT_ONCE)]
             figures += await _sustained("REST", rest)
             figures += await _costs(mesh, rest)
+            lists = [await stack.enter_async_context(_open_list(mesh, key)) for _ in range(AT_ONCE)]
+            figures += await _kept(mesh, lists)
     return figures
 
 
@@ -82,7 +85,7 @@ async def _added(stack: contextlib.AsyncExitStack, mesh: Mesh, key: str, direct:
             await call()
     for _ in range(ROUNDS):
         for name, call in ways.items():
-            times = [await _timed(call) for _ in range(CALLS_IN_A_ROW)]
+            times = [await timed(call) for _ in range(CALLS_IN_A_ROW)]
             p50[name].append(quantile(times, 0.5))
             p99[name].append(quantile(times, 0.99))
     figures = []
@@ -101,7 +104,7 @@ async def _added(stack: contextlib.AsyncExitStack, mesh: Mesh, key: str, direct:
 
 
 async def _sustained(name: str, calls: list[Call]) -> list[Figure]:
-    times, failed, seconds = await _load(calls, SUSTAINED_SECONDS)
+    times, failed, seconds = await load(calls, SUSTAINED_SECONDS)
     rate = len(times) / seconds
     base = f"{len(calls)} at a time for {SUSTAINED_SECONDS:g} s, client on the same cores"
     return [
@@ -118,8 +121,8 @@ async def _costs(mesh: Mesh, calls: list[Call]) -> list[Figure]:
     for _ in range(COSTS_ROUNDS):
         for name, change in WITHOUT.items():
             for found, document in ((with_all, {}), (without, change)):
-                _apply(mesh, _laid_over(EVERYTHING, document))
-                times, _, seconds = await _load(calls, COSTS_SECONDS)
+                apply_document(mesh, _laid_over(EVERYTHING, document))
+                times, _, seconds = await load(calls, COSTS_SECONDS)
                 found[name].append(len(times) / seconds)
     return [
         Figure(
@@ -132,7 +135,26 @@ async def _costs(mesh: Mesh, calls: list[Call]) -> list[Figure]:
     ]
 
 
-async def _load(calls: list[Call], seconds: float) -> tuple[list[float], int, float]:
+async def _kept(mesh: Mesh, calls: list[Call]) -> list[Figure]:
+    """What it is worth to keep the answers of a read, in rounds that alternate."""
+    fresh: dict[str, list[float]] = {"rate": [], "p50": []}
+    kept: dict[str, list[float]] = {"rate": [], "p50": []}
+    for _ in range(COSTS_ROUNDS):
+        for found, document in ((fresh, {}), (kept, KEPT)):
+            apply_document(mesh, _laid_over(EVERYTHING, document))
+            times, _, seconds = await load(calls, COSTS_SECONDS)
+            found["rate"].append(len(times) / seconds)
+            found["p50"].append(quantile(times, 0.5))
+    base = f"answered by the server: {median(fresh['rate']):.0f} calls/s, p50 {median(fresh['p50']) * 1e3:.1f} ms"
+    return [
+        Figure(
+            "edge, REST: throughput of kept answers", round(median_ratio(kept["rate"], fresh["rate"]), 2), "x", base
+        ),
+        Figure("edge, REST: p50 of kept answers under load", round(median(kept["p50"]) * 1e3, 2), "ms", base),
+    ]
+
+
+async def load(calls: list[Call], seconds: float) -> tuple[list[float], int, float]:
     """Calls without a pause: their times, how many failed, and the seconds that it took."""
     times: list[float] = []
     failed = 0
@@ -142,7 +164,7 @@ async def _load(calls: list[Call], seconds: float) -> tuple[list[float], int, fl
         nonlocal failed
         while time.perf_counter() - started < seconds:
             try:
-                times.append(await _timed(call))
+                times.append(await timed(call))
             except (grpc.aio.AioRpcError, RuntimeError, OSError):
                 failed += 1
 
@@ -150,7 +172,8 @@ async def _load(calls: list[Call], seconds: float) -> tuple[list[float], int, fl
     return times, failed, time.perf_counter() - started
 
 
-async def _timed(call: Call) -> float:
+async def timed(call: Call) -> float:
+    """The seconds that a call takes."""
     started = time.perf_counter()
     await call()
     return time.perf_counter() - started
@@ -181,6 +204,11 @@ def _open_rest(mesh: Mesh, key: str) -> contextlib.AbstractAsyncContextManager[C
     return _open_http(mesh, f"GET /v1/servers/utilities HTTP/1.1\r\nhost: edge\r\nx-api-key: {key}\r\n\r\n".encode())
 
 
+def _open_list(mesh: Mesh, key: str) -> contextlib.AbstractAsyncContextManager[Call]:
+    path = "/v1/servers/utilities/tools"
+    return _open_http(mesh, f"GET {path} HTTP/1.1\r\nhost: edge\r\nx-api-key: {key}\r\n\r\n".encode())
+
+
 def _open_graphql(mesh: Mesh, key: str) -> contextlib.AbstractAsyncContextManager[Call]:
     body = json.dumps({"query": '{ service(name: "utilities") { name kind instances { id healthy } } }'})
     head = f"POST /graphql HTTP/1.1\r\nhost: edge\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n"
@@ -207,13 +235,15 @@ async def _open_http(mesh: Mesh, request: bytes) -> AsyncIterator[Call]:
         writer.close()
 
 
-def _apply(mesh: Mesh, document: dict[str, Any]) -> None:
+def apply_document(mesh: Mesh, document: dict[str, Any]) -> None:
+    """Put a mesh document in force."""
     path = mesh.state_dir / "edge-document.json"
     path.write_text(json.dumps(document))
-    _meshctl(mesh, "apply", "--yes", str(path))
+    meshctl_of(mesh, "apply", "--yes", str(path))
 
 
-def _meshctl(mesh: Mesh, *arguments: str) -> str:
+def meshctl_of(mesh: Mesh, *arguments: str) -> str:
+    """What a command of meshctl prints. Raises RuntimeError when it fails."""
     done = mesh.meshctl(*arguments)
     if done.returncode:
         raise RuntimeError(f"meshctl {arguments[0]}: {done.stderr}")

@@ -14,8 +14,9 @@ OPEN_SERVICES = (
     "grpc.health.v1.Health/",
     "grpc.reflection.v1.ServerReflection/",
     "grpc.reflection.v1alpha.ServerReflection/",
+    "lf.a2a.v1.A2AService/",
 )
-"""What the gateway serves to everybody over gRPC; contracts are public."""
+"""What the gateway serves to everybody over gRPC: contracts are public; A2A decides by itself, by agent and skill."""
 
 ALL_SERVERS = "/mcp"
 """The door behind which all MCP servers and agents are."""

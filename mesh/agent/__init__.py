@@ -18,7 +18,8 @@ from mesh.agent.board import TaskBoard, open_board
 from mesh.agent.client import MeshClient, open_mesh_client
 from mesh.agent.context import TaskContext
 from mesh.agent.limits import AgentLimits
-from mesh.agent.part import Part
+from mesh.agent.message import Message
+from mesh.agent.part import Artifact, Part
 from mesh.agent.remote_task import AgentResult, AgentUpdate
 from mesh.agent.serve import AgentSettings, run_agent, serve
 from mesh.agent.servicer import AgentServicer
@@ -34,8 +35,10 @@ __all__ = [
     "AgentServicer",
     "AgentSettings",
     "AgentUpdate",
+    "Artifact",
     "Coordination",
     "MeshClient",
+    "Message",
     "Part",
     "Skill",
     "TaskBoard",

@@ -16,12 +16,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mesh.agent.agent import Agent
-from mesh.agent.context import TaskContext
+from mesh.agent.message import Message
 from mesh.agent.part import Part
+from mesh.agent.run import Run
 from mesh.agent.supervised import supervise_handler
 from mesh.agent.task import Task, TaskOrigin, TaskState
 from mesh.agent.task_feed import TaskFeed
-from mesh.errors import DeadlineExceeded, InvalidInput, MeshError, NotFound, ResourceExhausted, Unavailable
+from mesh.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    MeshError,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from mesh.rpc.context import current_call, current_user
 from mesh.telemetry import get_logger
 
@@ -68,7 +77,7 @@ class TaskBoard:
         self._kept_bytes = 0
         self._tasks: dict[str, Task] = {}
         self._by_message: dict[tuple[str, str], str] = {}
-        self._running: dict[str, _Run] = {}
+        self._running: dict[str, Run] = {}
         # Ended tasks with the moment of their end, oldest first.
         self._ended: OrderedDict[str, float] = OrderedDict()
 
@@ -77,31 +86,68 @@ class TaskBoard:
         """Tasks that have not ended."""
         return len(self._running)
 
-    def submit(self, origin: TaskOrigin, parts: Sequence[Part], *, timeout: float | None = None) -> Task:
+    def submit(
+        self,
+        origin: TaskOrigin,
+        parts: Sequence[Part],
+        *,
+        timeout: float | None = None,
+        message: Message | None = None,
+    ) -> Task:
         """Accept a task, or return the one that the same submitter gave the same message id.
 
-        `timeout` is in seconds; the agent's own limit holds when it is shorter. Raises NotFound for an unknown skill,
-        InvalidInput for input that does not fit it or is too large, ResourceExhausted when there is no place, and
-        Unavailable when the agent is ending.
+        `message` is what the parts came with. `timeout` is in seconds; the agent's own limit holds when it is shorter.
+        Raises NotFound for an unknown skill, InvalidInput for input that does not fit it or is too large,
+        ResourceExhausted when there is no place, and Unavailable when the agent is ending.
         """
         self._forget_old()
         _check_ids(origin)
-        known = self._by_message.get((origin.owner, origin.message_id)) if origin.message_id else None
+        known = self._known(origin)
         if known is not None:
-            return self._tasks[known]
+            return known
         skill = self._skill(origin.skill_id)
         self._check_size(parts)
         self._check_room()
         value = skill.parse_input(parts)
         task = self._add(origin)
+        task.hear(message or Message(origin.message_id or uuid.uuid4().hex, tuple(parts), self._now()))
         limit = self._limits.max_task_seconds
-        run = _Run(task, TaskContext(task, self._mesh))
+        run = Run(task, self._mesh, self._places, self._limits.max_wait_seconds, self._now)
         self._running[task.id] = run
         run.job = self._group.create_task(
             self._work(run, skill, value, min(limit, timeout) if timeout else limit), name=f"task {task.id}"
         )
         # Also for a task that is cancelled before its coroutine has made its first step.
         run.job.add_done_callback(lambda _: self._note_end(run))
+        return task
+
+    def answer(self, origin: TaskOrigin, task_id: str, message: Message) -> Task:
+        """Give a task that waits what it waits for; who gives the same message id again changes nothing.
+
+        Raises NotFound for a task that is not known, or not of this submitter; FailedPrecondition when it does not
+        wait; InvalidInput for an answer that is too large.
+        """
+        _check_ids(origin)
+        known = self._known(origin)
+        if known is not None:
+            return known
+        task = self.get(task_id)
+        if task.origin.owner != origin.owner:
+            raise self._unknown(task_id)
+        if origin.context_id not in ("", task.origin.context_id):
+            raise InvalidInput("The task belongs to another group.", field="context_id", fix="Leave it out.")
+        self._check_size(message.parts)
+        run = self._running.get(task_id)
+        if run is None or not task.newest.state.is_waiting:
+            raise FailedPrecondition(
+                f"The task {task_id} waits for nothing: it is {task.newest.state.name}.",
+                reason="TASK_NOT_WAITING",
+                field="task_id",
+                fix="Begin a new task: leave task_id out.",
+            )
+        if origin.message_id:
+            self._by_message[origin.owner, origin.message_id] = task_id
+        run.answer(message)
         return task
 
     def get(self, task_id: str) -> Task:
@@ -118,12 +164,20 @@ class TaskBoard:
                 field="task_id",
                 fix="Ask again: another instance may answer. If none knows it, it is gone; submit it again.",
             )
-        raise NotFound(
+        raise self._unknown(task_id)
+
+    def _unknown(self, task_id: str) -> NotFound:
+        return NotFound(
             f"{self._agent.name} does not know a task {task_id[:_LONGEST_ID]!r}.",
             reason="UNKNOWN_TASK",
             field="task_id",
             fix=f"Ended tasks are kept for {self._limits.kept_seconds:g} s at most; submit it again.",
         )
+
+    def _known(self, origin: TaskOrigin) -> Task | None:
+        """The task that the same submitter gave the same message id."""
+        known = self._by_message.get((origin.owner, origin.message_id)) if origin.message_id else None
+        return None if known is None else self._tasks[known]
 
     def newest_first(self, *, before: int | None = None) -> Iterator[Task]:
         """The tasks with a serial number below `before`, newest first."""
@@ -168,7 +222,8 @@ class TaskBoard:
 
     async def _drain(self) -> None:
         for run in tuple(self._running.values()):
-            if run.task.newest.state is TaskState.SUBMITTED:
+            state = run.task.newest.state
+            if state is TaskState.SUBMITTED or state.is_waiting:
                 run.stop(self._ending())
         if self._running:
             _log.info("tasks_draining", running=len(self._running), seconds=self._limits.drain_seconds)
@@ -187,14 +242,14 @@ class TaskBoard:
     def _jobs(self) -> list["asyncio.Task[None]"]:
         return [run.job for run in self._running.values() if run.job is not None]
 
-    async def _work(self, run: "_Run", skill: "Skill", value: Any, timeout: float) -> None:
+    async def _work(self, run: Run, skill: "Skill", value: Any, timeout: float) -> None:
         # The call that submitted the task is over; its correlation id stays, and on whose behalf it was made.
         current_call.set(None)
         current_user.set(run.task.origin.user_token)
         task = run.task
-        async with self._places:
+        async with run.place():
             task.start()
-            limit = asyncio.timeout(timeout)
+            limit = run.limit = asyncio.timeout(timeout)
             output, error = await supervise_handler(skill.handler(value, run.context), limit, skill.id)
         if limit.expired():
             run.context._cancel()
@@ -205,7 +260,7 @@ class TaskBoard:
         if run.stopped is None:
             run.end(output, error)
 
-    def _note_end(self, run: "_Run") -> None:
+    def _note_end(self, run: Run) -> None:
         """Whatever way the job ended, the task has ended now."""
         task = run.task
         if isinstance(run.stopped, MeshError):
@@ -213,7 +268,7 @@ class TaskBoard:
         elif not task.newest.state.is_end:
             task.cancel(run.stopped or "Canceled.")
         self._running.pop(task.id, None)
-        self._kept_bytes += task.output_bytes
+        self._kept_bytes += task.kept_bytes
         self._ended[task.id] = self._clock()
         _log.debug("task_ended", task=task.id, skill=task.origin.skill_id, state=task.newest.state.name)
         self._forget_old()
@@ -227,8 +282,9 @@ class TaskBoard:
                 return
             del self._ended[task_id]
             task = self._tasks.pop(task_id)
-            self._kept_bytes -= task.output_bytes
-            self._by_message.pop((task.origin.owner, task.origin.message_id), None)
+            self._kept_bytes -= task.kept_bytes
+            for message in task.history:
+                self._by_message.pop((task.origin.owner, message.id), None)
 
     def _add(self, origin: TaskOrigin) -> Task:
         self._serial += 1
@@ -287,33 +343,6 @@ class TaskBoard:
             reason="AGENT_SHUTTING_DOWN",
             fix="Submit the task again; another instance takes it.",
         )
-
-
-class _Run:
-    """A task that has not ended, and the asyncio task that works on it."""
-
-    def __init__(self, task: Task, context: TaskContext) -> None:
-        self.task = task
-        self.context = context
-        self.job: asyncio.Task[None] | None = None
-        self.stopped: MeshError | str | None = None
-
-    def stop(self, why: MeshError | str) -> None:
-        """Let it end: as failed with an error, as cancelled with a reason. The first word counts."""
-        self.stopped = self.stopped or why
-        self.context._cancel()
-        if self.job is not None:
-            self.job.cancel()
-
-    def end(self, output: Any, error: MeshError | None) -> None:
-        """Write down how it ended by itself."""
-        if error is None:
-            try:
-                self.task.complete(() if output is None else (Part.of(output),))
-                return
-            except MeshError as err:
-                error = err
-        self.task.fail(error)
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,7 +11,8 @@ from agentmesh.agent.v1 import agent_pb2 as pb
 from agentmesh.error.v1 import error_pb2
 from mesh import errors
 from mesh.agent.agent import Agent
-from mesh.agent.part import JSON, TEXT, Part
+from mesh.agent.message import Message
+from mesh.agent.part import BYTES, JSON, TEXT, Artifact, Part
 from mesh.agent.skill import Skill
 from mesh.agent.task import Task, TaskState, Update
 from mesh.agent.task_feed import TaskChange
@@ -28,18 +29,28 @@ _BY_REASON: dict[str, type[MeshError]] = {
 
 def part_from_proto(part: pb.Part, *, field: str = "input") -> Part:
     """Raises InvalidInput for a part without content."""
+    kind: Literal["text", "json", "raw", "url"]
     match part.WhichOneof("content"):
         case "text" if part.media_type == JSON:
             # Who has no other way to write JSON than as text, as in REST, need not write it in base64.
-            return Part("json", part.text.encode(), JSON, part.name)
+            kind, content, media_type = "json", part.text.encode(), JSON
         case "text":
-            return Part("text", part.text.encode(), part.media_type or TEXT, part.name)
+            kind, content, media_type = "text", part.text.encode(), part.media_type or TEXT
         case "json":
-            return Part("json", part.json, part.media_type or JSON, part.name)
+            kind, content, media_type = "json", part.json, part.media_type or JSON
         case "raw":
-            return Part("raw", part.raw, part.media_type or "application/octet-stream", part.name)
+            kind, content, media_type = "raw", part.raw, part.media_type or BYTES
+        case "url":
+            kind, content, media_type = "url", part.url.encode(), part.media_type
         case _:
-            raise InvalidInput("The part has no content.", field=field, fix="Set its text, json or raw.")
+            raise InvalidInput("The part has no content.", field=field, fix="Set its text, json, raw or url.")
+    artifact = artifact_from_proto(part.artifact) if part.HasField("artifact") else None
+    return Part(kind, content, media_type, part.name, part.filename, part.metadata, artifact)
+
+
+def artifact_from_proto(artifact: pb.Artifact) -> Artifact:
+    """What parts of an output make together."""
+    return Artifact(artifact.id, artifact.name, artifact.description, artifact.metadata, tuple(artifact.extensions))
 
 
 def parts_from_proto(parts: Iterable[pb.Part]) -> list[Part]:
@@ -54,12 +65,20 @@ def parts_from_proto(parts: Iterable[pb.Part]) -> list[Part]:
 
 
 def part_to_proto(part: Part) -> pb.Part:
-    made = pb.Part(name=part.name, media_type=part.media_type)
+    made = pb.Part(name=part.name, media_type=part.media_type, filename=part.filename, metadata=part.metadata)
+    if part.artifact is not None:
+        made.artifact.id = part.artifact.id
+        made.artifact.name = part.artifact.name
+        made.artifact.description = part.artifact.description
+        made.artifact.metadata = part.artifact.metadata
+        made.artifact.extensions.extend(part.artifact.extensions)
     match part.kind:
         case "text":
             made.text = part.content.decode(errors="replace")
         case "json":
             made.json = part.content
+        case "url":
+            made.url = part.content.decode(errors="replace")
         case _:
             made.raw = part.content
     return made
@@ -110,13 +129,30 @@ def update_to_proto(update: Update, *, service: str, correlation_id: str) -> pb.
     )
     if update.error is not None:
         made.error.CopyFrom(error_to_proto(update.error, service=service, correlation_id=correlation_id))
+    if update.said is not None:
+        made.message.CopyFrom(message_to_proto(update.said))
     return made
 
 
-def task_to_proto(task: Task, *, service: str) -> pb.Task:
+def task_to_proto(task: Task, *, service: str, with_output: bool = True, with_history: bool = False) -> pb.Task:
     made = change_to_proto(task, service=service)
-    made.output.extend(part_to_proto(part) for part in task.output)
+    if with_output:
+        made.output.extend(part_to_proto(part) for part in task.output)
+    if with_history:
+        made.history.extend(message_to_proto(message) for message in task.history)
     return made
+
+
+def message_to_proto(message: Message) -> pb.Message:
+    return pb.Message(
+        id=message.id,
+        role=pb.ROLE_AGENT if message.is_agents else pb.ROLE_USER,
+        parts=[part_to_proto(part) for part in message.parts],
+        metadata=message.metadata,
+        extensions=message.extensions,
+        reference_task_ids=message.reference_task_ids,
+        time=timestamp_to_proto(message.time),
+    )
 
 
 def change_to_proto(task: Task | TaskChange, *, service: str) -> pb.Task:
@@ -133,7 +169,10 @@ def change_to_proto(task: Task | TaskChange, *, service: str) -> pb.Task:
         create_time=timestamp_to_proto(task.created),
         update_time=timestamp_to_proto(newest.time),
         submitter=task.origin.submitter,
+        principal=task.origin.user.principal if task.origin.user is not None else "",
     )
+    if newest.said is not None:
+        made.message.CopyFrom(message_to_proto(newest.said))
     if newest.error is not None:
         detail = error_to_proto(newest.error, service=service, correlation_id=task.origin.correlation_id)
         made.error.CopyFrom(detail)

@@ -1,13 +1,19 @@
 """What a handler knows about its task."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from mesh.agent.message import Message
 from mesh.agent.part import Part
-from mesh.agent.task import Task
+from mesh.agent.task import Task, TaskState
 from mesh.agent.user import User
+from mesh.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from mesh.agent.client import MeshClient
+
+
+Ask = Callable[[Sequence[Part], TaskState], Awaitable[Message]]
 
 
 class TaskContext:
@@ -17,10 +23,11 @@ class TaskContext:
     await); `is_canceled` is for code that runs beside the event loop, in a thread.
     """
 
-    def __init__(self, task: Task, mesh: "MeshClient") -> None:
+    def __init__(self, task: Task, mesh: "MeshClient", ask: Ask) -> None:
         self._task = task
         self._mesh = mesh
         self._is_canceled = False
+        self._ask = ask
 
     @property
     def id(self) -> str:
@@ -54,6 +61,25 @@ class TaskContext:
     def is_canceled(self) -> bool:
         """Whether the work shall end."""
         return self._is_canceled
+
+    @property
+    def history(self) -> Sequence[Message]:
+        """What both sides have said, oldest first; the first message is the input."""
+        return tuple(self._task.history)
+
+    async def ask(self, *question: Any, needs_login: bool = False) -> Message:
+        """Ask who has submitted the task, and return the answer.
+
+        The parts of the question may be what `Part.of` takes. With `needs_login` the submitter is to log in somewhere,
+        as the question says, and then to answer. Meanwhile the task takes no place and its time stands still. Raises
+        DeadlineExceeded when no answer comes within the limit `max_wait_seconds`.
+        """
+        state = TaskState.AUTH_REQUIRED if needs_login else TaskState.INPUT_REQUIRED
+        return await self._ask([Part.of(value) for value in question], state)
+
+    def reject(self, why: str) -> NoReturn:
+        """End the task as one that the agent does not want, with the reason in a sentence for people."""
+        raise FailedPrecondition(why, reason="TASK_REJECTED")
 
     def report(self, progress: float, message: str = "") -> None:
         """Tell how far the work is, 0 to 1, and what it does, in one sentence for people.

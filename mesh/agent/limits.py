@@ -11,7 +11,8 @@ class AgentLimits:
 
     Tasks beyond `max_concurrent_tasks` wait, those beyond `max_queued_tasks` are refused. Ended tasks are kept until
     there are more than `kept_tasks`, or `kept_bytes` of output, or they are older than `kept_seconds`. Reports of
-    progress that come faster than one in `report_interval` seconds are merged. At the end of the program running tasks
+    progress that come faster than one in `report_interval` seconds are merged. A task waits for an answer of its
+    submitter for `max_wait_seconds`. At the end of the program running tasks
     get `drain_seconds`.
     """
 
@@ -25,6 +26,7 @@ class AgentLimits:
     kept_seconds: float = 3600.0
     kept_bytes: int = 32 << 20
     report_interval: float = 0.05
+    max_wait_seconds: float = 3600.0
     drain_seconds: float = 20.0
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from mesh.agent.codec import duration_to_proto, error_from_proto, part_from_prot
 from mesh.agent.part import Part
 from mesh.agent.task import TaskState
 from mesh.agent.tools import from_service
-from mesh.errors import Canceled, DeadlineExceeded, MeshError, NotFound, Unavailable
+from mesh.errors import Canceled, DeadlineExceeded, FailedPrecondition, MeshError, NotFound, Unavailable
 from mesh.runtime import Backoff
 
 _UNARY_SECONDS = 10.0
@@ -93,6 +93,12 @@ class RemoteTask:
             raise
         if last.state == agent_pb2.TASK_STATE_FAILED:
             raise error_from_proto(last.error, service=self._service)
+        if last.state == agent_pb2.TASK_STATE_REJECTED:
+            raise FailedPrecondition(
+                last.status_message or "The agent does not want the task.",
+                reason="TASK_REJECTED",
+                service=self._service,
+            )
         if last.state == agent_pb2.TASK_STATE_CANCELED:
             raise Canceled(last.status_message or "The task was cancelled.", service=self._service)
         return AgentResult(task_id, tuple(self._output))
@@ -149,6 +155,13 @@ class RemoteTask:
                     self._on_update(AgentUpdate(update.sequence, state, update.progress, update.status_message, parts))
                 if state.is_end:
                     return update
+                if state.is_waiting:
+                    raise FailedPrecondition(
+                        f"The task at {self._service} waits for an answer, and nobody is there to give one.",
+                        reason=state.name,
+                        service=self._service,
+                        fix="Put all that the skill needs into its input.",
+                    )
         finally:
             call.cancel()
         return None

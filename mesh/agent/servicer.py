@@ -1,7 +1,9 @@
 """Serves agentmesh.agent.v1.AgentService."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -20,6 +22,7 @@ from mesh.agent.codec import (
     update_to_proto,
 )
 from mesh.agent.conversation import Conversation
+from mesh.agent.message import Message
 from mesh.agent.paging import PageTokens
 from mesh.agent.task import TaskOrigin
 from mesh.agent.user import verify_user
@@ -60,8 +63,20 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
             user=verify_user(call_context().user_token),
             user_token=call_context().user_token,
         )
-        timeout = seconds_from_proto(request.timeout) if request.HasField("timeout") else None
-        task = self._board.submit(origin, parts_from_proto(request.input), timeout=timeout)
+        parts = parts_from_proto(request.input)
+        message = Message(
+            request.message_id or uuid.uuid4().hex,
+            tuple(parts),
+            datetime.now(UTC),
+            metadata=request.metadata,
+            extensions=tuple(request.extensions),
+            reference_task_ids=tuple(request.reference_task_ids),
+        )
+        if request.task_id:
+            task = self._board.answer(origin, request.task_id, message)
+        else:
+            timeout = seconds_from_proto(request.timeout) if request.HasField("timeout") else None
+            task = self._board.submit(origin, parts, timeout=timeout, message=message)
         return pb.SubmitTaskResponse(task=task_to_proto(task, service=self._service))
 
     # The stubs' types know only streams that yield; house style writes, so that a break closes things at once.
@@ -90,7 +105,9 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
                 await context.write(pb.WatchTasksResponse(task=change_to_proto(change, service=self._service)))
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
-        return pb.GetTaskResponse(task=task_to_proto(self._board.get(request.task_id), service=self._service))
+        task = self._board.get(request.task_id)
+        made = task_to_proto(task, service=self._service, with_history=request.with_history)
+        return pb.GetTaskResponse(task=made)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: _Context) -> pb.ListTasksResponse:
         if request.page_size > _LARGEST_PAGE:
@@ -98,18 +115,21 @@ class AgentServicer(pb_grpc.AgentServiceServicer):
                 f"A page has {_LARGEST_PAGE} tasks at most.", field="page_size", fix="Ask for less, or give 0."
             )
         states = states_from_proto(request.states)
-        filters = f"{sorted(states)} {request.context_id}"
+        owner = TaskOrigin("", submitter=caller_id(), user=verify_user(call_context().user_token)).owner
+        filters = f"{sorted(states)} {request.context_id}" + (f" {owner}" if request.own else "")
         before = self._tokens.parse(request.page_token, filters)
-        response, size = pb.ListTasksResponse(), 0
+        response, size = pb.ListTasksResponse(instance=self._board.instance), 0
         last = 0
         for task in self._board.newest_first(before=before):
             if request.context_id not in ("", task.origin.context_id) or (states and task.newest.state not in states):
+                continue
+            if request.own and task.origin.owner != owner:
                 continue
             # A page that is full by number or by size is followed by another one only if there is a task for it.
             if len(response.tasks) == (request.page_size or _DEFAULT_PAGE) or size >= _LARGEST_PAGE_BYTES:
                 response.next_page_token = self._tokens.make(last, filters)
                 break
-            made = task_to_proto(task, service=self._service)
+            made = task_to_proto(task, service=self._service, with_output=not request.omit_output)
             response.tasks.append(made)
             size += made.ByteSize()
             last = task.serial

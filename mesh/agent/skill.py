@@ -1,7 +1,7 @@
 """What an agent can do: a handler, and what its input and output look like.
 
 The type of the handler's first parameter says what comes in: `str` takes text, `Part` one part of any kind as it is,
-and every other type takes one JSON document, which pydantic checks and converts.
+`list[Part]` any number of them, and every other type takes one JSON document, which pydantic checks and converts.
 """
 
 import inspect
@@ -42,9 +42,12 @@ class Skill:
     input_schema: bytes
     output_schema: bytes
     adapter: "TypeAdapter[Any] | None"
+    takes_all: bool = False
 
     def parse_input(self, parts: Sequence[Part]) -> Any:
         """What the handler gets; raises InvalidInput that names the field at fault."""
+        if self.takes_all:
+            return list(parts)
         if len(parts) != 1:
             raise InvalidInput(f"The skill {self.id} takes one part, not {len(parts)}.", field="input")
         (part,) = parts
@@ -54,7 +57,7 @@ class Skill:
                     raise InvalidInput(f"The skill {self.id} takes text.", field="input", fix="Send a text part.")
                 return part.value
             return part
-        if part.kind == "raw":
+        if part.kind in ("raw", "url"):
             raise InvalidInput(f"The skill {self.id} takes a JSON document.", field="input", fix="Send a JSON part.")
         try:
             # Text is taken, too: many callers have no other way to say JSON.
@@ -96,8 +99,8 @@ def build_skill(
             field="input_schema",
             fix="Annotate the handler's first parameter, or give input_schema.",
         )
-    adapter = None if takes in (str, Part) else _adapter(takes, where, "input_schema")
-    input_modes = {str: (TEXT,), Part: (_ANY,)}.get(takes, (JSON,)) if adapter is None else (JSON,)
+    adapter = None if takes in (str, Part, list[Part]) else _adapter(takes, where, "input_schema")
+    input_modes = (JSON,) if adapter is not None else (TEXT,) if takes is str else (_ANY,)
     modes, schema = _output(gives, where)
     return Skill(
         id=id,
@@ -110,6 +113,7 @@ def build_skill(
         input_schema=_schema(adapter, where, "input_schema") if adapter is not None else b"",
         output_schema=schema,
         adapter=adapter,
+        takes_all=takes == list[Part],
     )
 
 

@@ -1,8 +1,9 @@
 """One task and its history.
 
-A task only moves down: SUBMITTED, WORKING, then COMPLETED, FAILED or CANCELED. Each change is an update with the next
-sequence number. The history is kept whole, so that a watcher can start after any number, and watchers read from it
-instead of having queues: a slow one costs nothing. What bounds it is that reports of progress are merged.
+A task is SUBMITTED, then WORKING, may wait for its submitter (INPUT_REQUIRED, AUTH_REQUIRED) and work again, and ends
+as COMPLETED, FAILED, CANCELED or REJECTED. Each change is an update with the next sequence number. The history is kept
+whole, so that a watcher can start after any number, and watchers read from it instead of having queues: a slow one
+costs nothing. What bounds it is that reports of progress are merged.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from mesh.agent.message import Message
 from mesh.agent.part import Part
 from mesh.agent.user import User
 from mesh.errors import InvalidInput, MeshError, ResourceExhausted
@@ -29,16 +31,27 @@ class TaskState(enum.IntEnum):
     COMPLETED = 3
     FAILED = 4
     CANCELED = 5
+    INPUT_REQUIRED = 6
+    AUTH_REQUIRED = 7
+    REJECTED = 8
 
     @property
     def is_end(self) -> bool:
         """Whether nothing comes after it."""
-        return self >= TaskState.COMPLETED
+        return self in _ENDS
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the submitter has to do something."""
+        return self in (TaskState.INPUT_REQUIRED, TaskState.AUTH_REQUIRED)
+
+
+_ENDS = frozenset((TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELED, TaskState.REJECTED))
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One change of a task; `output` is what it added."""
+    """One change of a task; `output` is what it added, `said` what the agent said with it."""
 
     sequence: int
     time: datetime
@@ -47,6 +60,7 @@ class Update:
     message: str
     output: tuple[Part, ...] = ()
     error: MeshError | None = None
+    said: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,10 @@ class Task:
         self.origin = origin
         self.output: list[Part] = []
         self.output_bytes = 0
+        self.history_bytes = 0
         self.updates: list[Update] = []
+        self.history: list[Message] = []
+        """What both sides have said."""
         self._now = now
         self._interval = report_interval
         self._max_output_bytes = max_output_bytes
@@ -109,6 +126,11 @@ class Task:
         return self.updates[-1]
 
     @property
+    def kept_bytes(self) -> int:
+        """What of it takes room."""
+        return self.output_bytes + self.history_bytes
+
+    @property
     def created(self) -> datetime:
         """When the task was accepted."""
         return self.updates[0].time
@@ -124,7 +146,7 @@ class Task:
         """
         if not math.isfinite(progress):
             raise InvalidInput(f"{progress!r} is no progress.", field="progress", fix="Give a number from 0 to 1.")
-        if self.newest.state.is_end:
+        if self.newest.state.is_end or self.newest.state.is_waiting:
             return
         self._progress = min(max(float(progress), 0.0), 1.0)
         self._message = message[:_LONGEST_MESSAGE] or self._message
@@ -137,6 +159,29 @@ class Task:
             # The pace halves after every so many reports, so that the history grows with the logarithm of time.
             pause = self._interval * 2 ** (self._reports // _REPORTS_PER_PACE)
             self._flush = asyncio.get_running_loop().call_later(pause, self._flush_report)
+
+    def hear(self, message: Message) -> None:
+        """Note what the submitter has said."""
+        self.history.append(message)
+        self.history_bytes += message.size
+
+    def ask(self, question: Message, state: TaskState) -> None:
+        """Wait for the submitter; raises ResourceExhausted when too much was said already."""
+        self._drop_flush()
+        for part in question.parts:
+            self._count(part)
+        self.history.append(question)
+        self._append(state, said=question)
+
+    def resume(self) -> None:
+        """Work again after an answer."""
+        if not self.newest.state.is_end:
+            self._append(TaskState.WORKING)
+
+    def reject(self, reason: str) -> None:
+        """It ended because the agent did not want it."""
+        self._message = reason[:_LONGEST_MESSAGE]
+        self._end(TaskState.REJECTED)
 
     def add_output(self, part: Part) -> None:
         """Add output before the end; raises ResourceExhausted when it is too much. Without effect on an ended task."""
@@ -200,14 +245,24 @@ class Task:
     def _end(self, state: TaskState, *, output: tuple[Part, ...] = (), error: MeshError | None = None) -> None:
         if self.newest.state.is_end:
             return
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
+        self._drop_flush()
         self._append(state, output=output, error=error)
         self._ended.set()
 
-    def _append(self, state: TaskState, *, output: tuple[Part, ...] = (), error: MeshError | None = None) -> None:
-        update = Update(len(self.updates) + 1, self._now(), state, self._progress, self._message, output, error)
+    def _drop_flush(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+
+    def _append(
+        self,
+        state: TaskState,
+        *,
+        output: tuple[Part, ...] = (),
+        error: MeshError | None = None,
+        said: Message | None = None,
+    ) -> None:
+        update = Update(len(self.updates) + 1, self._now(), state, self._progress, self._message, output, error, said)
         self.output.extend(output)
         self.updates.append(update)
         self._has_news = False

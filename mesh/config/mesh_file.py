@@ -176,8 +176,8 @@ def _check_command(at: YamlPath, service: _Service) -> Iterator[_Fault]:
         yield _Fault(at, 'give either "command" or "url"')
     if service.command and (not service.command[0] or any("\0" in word for word in service.command)):
         yield _Fault((*at, "command"), "the first word is the program; no word may hold a NUL")
-    if service.url and service.kind != "mcp":
-        yield _Fault((*at, "url"), 'only a service of kind "mcp" has one')
+    if service.url and service.kind == "service":
+        yield _Fault((*at, "url"), 'only a service of kind "mcp" or "agent" has one')
     if service.url and not _is_http(service.url):
         yield _Fault((*at, "url"), f"{service.url!r} is not a URL; write http://HOST:PORT/PATH or https://...")
 

@@ -9,8 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 MAX_PENDING = 256
@@ -27,14 +27,53 @@ class ProgressNews:
 
 @dataclass(frozen=True, slots=True)
 class LogNews:
-    """Something that the server said; `data` is any JSON value."""
+    """Something that the server said; `data` is any JSON value, `params` is all of the notification."""
 
     level: str
     logger: str
     data: Any
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 News = ProgressNews | LogNews
+
+
+def is_heavy_enough(level: Any, wanted: str | None) -> bool:
+    """Tell whether a log message is to be told to somebody who wants those from `wanted` on, None: none."""
+    if wanted not in LOG_LEVELS or level not in LOG_LEVELS:
+        return False
+    return LOG_LEVELS.index(level) >= LOG_LEVELS.index(wanted)
+
+
+class RunningCall(Protocol):
+    """A call that runs over a shared connection."""
+
+    @property
+    def caller(self) -> str:
+        """Whose it is."""
+        ...
+
+    def wants(self, level: str) -> bool:
+        """Tell whether the caller asked for log messages of this weight."""
+        ...
+
+    def put(self, news: LogNews) -> None:
+        """Take a log message."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuietCall:
+    """A call whose caller wants to hear of nothing but its result."""
+
+    caller: str
+
+    def wants(self, level: str) -> bool:
+        """Tell that it wants none."""
+        return False
+
+    def put(self, news: LogNews) -> None:
+        """Drop it."""
 
 
 class CallNews:
@@ -65,9 +104,7 @@ class CallNews:
 
     def wants(self, level: str) -> bool:
         """Tell whether the caller asked for messages of this weight."""
-        if self.log_level is None or level not in LOG_LEVELS:
-            return False
-        return LOG_LEVELS.index(level) >= LOG_LEVELS.index(self.log_level)
+        return is_heavy_enough(level, self.log_level)
 
     def close(self) -> None:
         """Let `next` return None once everything has been taken."""
@@ -85,14 +122,14 @@ class CallNews:
 
 
 class RunningCalls:
-    """The tool calls that run over one connection."""
+    """The calls that run over one connection."""
 
     def __init__(self) -> None:
-        self._calls: set[CallNews] = set()
+        self._calls: set[RunningCall] = set()
         self._withheld = 0
 
     @contextmanager
-    def running(self, call: CallNews) -> Iterator[None]:
+    def running(self, call: RunningCall) -> Iterator[None]:
         """Count a call among the running ones."""
         self._calls.add(call)
         try:

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 import mesh
 from mesh.errors import FailedPrecondition, MeshError, NotFound, Unavailable
-from mesh.mcp.calls import LogNews, RunningCalls
+from mesh.mcp.calls import LogNews, RunningCall, RunningCalls
 from mesh.mcp.changes import ChangeFeed, ListChanged, ResourceChanged
 from mesh.mcp.envelope import Envelope
 from mesh.mcp.faults import error_from_mcp, input_wanted, too_late, unreadable
@@ -42,6 +42,9 @@ from mesh.mcp.wire import OpenWire, Wire
 
 NOT_READY = "MCP_SERVER_NOT_READY"
 LOST = "MCP_SERVER_LOST"
+
+_LISTEN = "subscriptions/listen"
+"""Goes on for as long as somebody listens, and no log message belongs to it."""
 
 CLIENT = Implementation(name="agentmesh", version=mesh.__version__)
 # What the SDK says for an HTTP status without a JSON-RPC error; the status itself it does not tell.
@@ -107,6 +110,7 @@ class Connection:
             logging_callback=self._on_log,
             message_handler=self._on_message,
         )
+        wire.exchange.on_notify = self._on_notify
         self._lost_why = ""
         self._lost_known = asyncio.Event()
         self._envelope = Envelope(CLIENT, Era.HANDSHAKE, "", self._noise)
@@ -167,15 +171,22 @@ class Connection:
         except MCPError as err:
             raise await self._error_of(err, method) from err
 
-    async def ask(self, request: Request, listener: Listener | None = None, *, timeout: float) -> Outcome:
+    async def ask(
+        self, request: Request, call: RunningCall, listener: Listener | None = None, *, timeout: float
+    ) -> Outcome:
         """Send a request of the modern era as it is and return its outcome; cancelling cancels it at the server.
 
-        Raises DeadlineExceeded after `timeout` seconds, Unavailable when the connection ends, ResourceExhausted for an
-        answer that cannot be read.
+        `call` is told log messages where the transport does not tell whose they are, `listener` all the rest. Raises
+        DeadlineExceeded after `timeout` seconds, Unavailable when the connection ends, ResourceExhausted for an answer
+        that cannot be read.
         """
         try:
             async with asyncio.timeout(timeout):
-                outcome = await self._ask_mirrored(request, listener)
+                if self._wire.is_http:
+                    outcome = await self._ask_mirrored(request, listener)
+                else:
+                    with self.calls.running(call) if request.method != _LISTEN else contextlib.nullcontext():
+                        outcome = await self._wire.exchange.ask(request, _NO_HEADERS, listener)
         except TimeoutError:
             raise too_late(self.server, request.method, timeout) from None
         except Lost:
@@ -188,8 +199,6 @@ class Connection:
     async def _ask_mirrored(self, request: Request, listener: Listener | None) -> Outcome:
         """Ask with the HTTP headers that mirror the request, learning those that tools want."""
         exchange, method = self._wire.exchange, request.method
-        if not self._wire.is_http:
-            return await exchange.ask(request, _NO_HEADERS, listener)
         outcome = await exchange.ask(request, self._envelope.headers(method, request.params), listener)
         if method == "tools/list" and outcome.parsed is not None:
             self._envelope.learn_all(outcome.parsed)
@@ -319,7 +328,16 @@ class Connection:
         )
 
     async def _on_log(self, params: LoggingMessageNotificationParams) -> None:
-        self.calls.log(LogNews(params.level, params.logger or "", params.data))
+        said = params.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        self.calls.log(LogNews(params.level, params.logger or "", params.data, said))
+
+    def _on_notify(self, method: str, params: dict[str, Any]) -> bool:
+        """Take log messages here, since on the way through the SDK the answer would overtake them."""
+        level, logger = params.get("level"), params.get("logger")
+        if method != "notifications/message" or not isinstance(level, str) or "data" not in params:
+            return False
+        self.calls.log(LogNews(level, logger if isinstance(logger, str) else "", params["data"], params))
+        return True
 
     async def _on_message(self, message: IncomingMessage) -> None:
         match message:

@@ -76,6 +76,11 @@ class McpBridgeServicer(pb_grpc.McpBridgeServiceServicer):
     async def Ask(self, request: pb.AskRequest, context: _Context) -> pb.AskResponse:
         return await self._requests.ask(request, context)
 
+    async def Dialog(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[pb.DialogRequest], context: _Context
+    ) -> None:
+        await self._requests.serve_dialog(request_iterator, context)
+
     async def GetServer(self, request: pb.GetServerRequest, context: _Context) -> pb.GetServerResponse:
         connection, _ = await self._connect(context)
         version = connection.session.protocol_version or ""

@@ -134,6 +134,11 @@ class Upstream:
             raise self._not_ready("it is being started") from None
         return self._connection
 
+    @property
+    def current(self) -> Connection | None:
+        """The open connection, if there is one."""
+        return self._connection
+
     def _publish(self, connection: Connection | None, error: BaseException | None) -> None:
         self._connection = connection
         self._error = error

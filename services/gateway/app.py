@@ -1,7 +1,10 @@
 """Wires the gateway."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+import grpc
 
 from mesh.access.audit import open_audit
 from mesh.config.document.access import Audit as AuditPolicy
@@ -21,10 +24,11 @@ from services.gateway.knowledge import Knowledge, open_knowledge
 from services.gateway.limits import Counter, RateLimits
 from services.gateway.settings import GatewaySettings
 from services.gateway.storage import Circuit, open_storage
+from services.gateway.web.a2a import A2aDoor, A2aGrpcDoor, Needs, a2a_routes
 from services.gateway.web.cache import cache_routes
 from services.gateway.web.events import EventHub, MeshSource, TaskSource, event_routes, follow_access
 from services.gateway.web.graphql import GraphQLDoor
-from services.gateway.web.mcp import mcp_routes
+from services.gateway.web.mcp import open_mcp
 from services.gateway.web.openapi import openapi_routes
 from services.gateway.web.server import build_app, open_web
 from services.gateway.web.tokens import token_routes
@@ -56,20 +60,23 @@ async def run(stop: Stop) -> None:
 
         hub = EventHub()
         channels = await stack.enter_async_context(Channels())
+        a2a = A2aDoor(Needs(knowledge, channels, guard.sign, notes, limits, storage, settings.push_networks))
         graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
+        mcp = await stack.enter_async_context(open_mcp(knowledge, channels, limits, notes, guard.sign))
         routes = [
             *token_routes(knowledge, stub),
             *openapi_routes(),
             *event_routes(knowledge, hub),
             *graphql.routes,
             *cache_routes(knowledge, kept),
-            *mcp_routes(knowledge, channels, limits, notes),
+            *mcp,
+            *a2a_routes(a2a),
         ]
         await stack.enter_async_context(open_web(settings.web_listen, build_app(routes)))
 
         catalog = CatalogServicer(knowledge)
-        server = await stack.enter_async_context(_open_contracts(settings, catalog, cache))
+        server = await stack.enter_async_context(_open_contracts(settings, catalog, [cache, A2aGrpcDoor(a2a)]))
         catalog.draining = server.draining
         async with asyncio.TaskGroup() as group:
             background = [
@@ -79,18 +86,20 @@ async def run(stop: Stop) -> None:
                     mesh_source.run(),
                     task_source.run(),
                     follow_access(knowledge, hub),
+                    a2a.run(),
                 )
             ]
             await stop.wait()
             # First of all: who reads here may read on at another gateway at once.
             graphql.end_streams()
+            a2a.end_streams()
             await hub.close(_STREAM_GRACE)
             for task in background:
                 task.cancel()
 
 
 def _open_contracts(
-    settings: GatewaySettings, catalog: CatalogServicer, cache: CacheDoor
+    settings: GatewaySettings, catalog: CatalogServicer, doors: Sequence[grpc.GenericRpcHandler]
 ) -> AbstractAsyncContextManager[Server]:
     """What the gateway itself serves over gRPC, and what it says to those who name no service."""
     desk = HealthDesk()
@@ -101,7 +110,7 @@ def _open_contracts(
         described=tuple(it.full_name for it in PUBLIC if it.full_name != own.descriptor.full_name),
         max_concurrent=_MOST_CALLS,
     )
-    return open_server(server_settings, [own], generic_handlers=[cache, HelpDesk()], health_of=desk.is_healthy)
+    return open_server(server_settings, [own], generic_handlers=[*doors, HelpDesk()], health_of=desk.is_healthy)
 
 
 def _audit_policy(knowledge: Knowledge) -> AuditPolicy:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +14,8 @@ from mesh.errors import InvalidInput
 class GatewaySettings:
     """Sockets ("unix:PATH") of the contracts, of the guard and of the web doors; folders of certificates and audit.
 
-    `cache_url` is where limits are counted and answers kept: valkey://, redis://, unix:// or memory://.
+    `cache_url` is where limits are counted and answers kept: valkey://, redis://, unix:// or memory://. To addresses in
+    `push_networks` notifications of A2A may go although they are not public.
     """
 
     listen: str
@@ -22,6 +24,7 @@ class GatewaySettings:
     secrets_dir: Path
     audit_dir: Path
     cache_url: str = "memory://"
+    push_networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -40,4 +43,14 @@ class GatewaySettings:
             secrets_dir=Path(needed("MESH_SECRETS_DIR")),
             audit_dir=Path(needed("MESH_AUDIT_DIR")),
             cache_url=environment.get("MESH_CACHE_URL") or "memory://",
+            push_networks=_parse_networks(environment.get("MESH_A2A_PUSH_NETWORKS") or ""),
         )
+
+
+def _parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
+    except ValueError as err:
+        raise InvalidInput(
+            f"{text!r} names no networks.", field="MESH_A2A_PUSH_NETWORKS", fix="Write them as 10.0.0.0/8,fd00::/8."
+        ) from err

@@ -54,7 +54,7 @@ async def run(settings: BridgeSettings, stop: Stop) -> None:
     )
     try:
         # The MCP server and its sessions outlive the gRPC server, so that calls in flight finish while it drains.
-        async with asyncio.TaskGroup() as tasks, _open_requests(settings, upstream, open_peer) as requests:
+        async with asyncio.TaskGroup() as tasks, _open_requests(settings, upstream, open_peer, draining) as requests:
             servicer = McpBridgeServicer(
                 upstream, links, requests, draining=draining, max_frame_bytes=settings.max_frame_bytes
             )
@@ -76,7 +76,7 @@ async def run(settings: BridgeSettings, stop: Stop) -> None:
 
 @asynccontextmanager
 async def _open_requests(
-    settings: BridgeSettings, upstream: Upstream, open_peer: OpenPeer
+    settings: BridgeSettings, upstream: Upstream, open_peer: OpenPeer, draining: asyncio.Event
 ) -> AsyncIterator[RequestServer]:
     """Keep the sessions that Ask and Dialog use."""
     async with open_session_pool(
@@ -87,7 +87,7 @@ async def _open_requests(
         idle_seconds=settings.session_idle_seconds,
         start_timeout=settings.start_timeout,
     ) as pool:
-        yield RequestServer(upstream, pool, max_frame_bytes=settings.max_frame_bytes)
+        yield RequestServer(upstream, pool, draining=draining, max_frame_bytes=settings.max_frame_bytes)
 
 
 def _transports(settings: BridgeSettings) -> tuple[OpenWire, OpenPeer]:

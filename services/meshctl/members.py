@@ -94,14 +94,21 @@ def edge_certificate(settings: MeshSettings) -> EdgeCertificate:
 
 
 def command_of(entry: ServiceEntry) -> tuple[str, ...]:
-    """What to start for a service: itself, or the bridge in front of an MCP server."""
-    return bridge_command(entry.command, entry.url) if entry.kind == "mcp" else entry.command
+    """What to start for a service: itself, or the bridge in front of an MCP server or of an agent elsewhere."""
+    if entry.kind == "mcp":
+        return bridge_command(entry.command, entry.url)
+    return a2a_bridge_command(entry.url) if entry.url else entry.command
 
 
 def bridge_command(command: Sequence[str], url: str) -> tuple[str, ...]:
     """The bridge in front of an MCP server that is a command or a URL."""
     bridge = (sys.executable, "-m", "services.mcp_bridge")
     return (*bridge, "--url", url) if url else (*bridge, "--", *command)
+
+
+def a2a_bridge_command(url: str) -> tuple[str, ...]:
+    """The bridge in front of an agent of A2A that is elsewhere."""
+    return (sys.executable, "-m", "services.a2a_bridge", "--url", url)
 
 
 def build_settings(settings: MeshSettings, request: MemberRequest) -> MemberSettings:

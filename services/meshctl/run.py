@@ -23,7 +23,13 @@ from services.meshctl.credentials import open_service
 from services.meshctl.foreground import run_until_signal
 from services.meshctl.log_file import keep_small, stderr_to
 from services.meshctl.logs import logs_dir
-from services.meshctl.members import MemberRequest, bridge_command, build_settings, open_local_member
+from services.meshctl.members import (
+    MemberRequest,
+    a2a_bridge_command,
+    bridge_command,
+    build_settings,
+    open_local_member,
+)
 from services.meshctl.registry import registry_of, settings_in_use
 
 _CALLABLE_TIMEOUT = 20.0
@@ -121,6 +127,24 @@ def agent(
     """Put an agent into the mesh: a program that serves agentmesh.agent.v1 at $MESH_LISTEN."""
     _check_command(command)
     request = MemberRequest(name, "agent", command, upstreams, version=version, metadata=metadata)
+    _run_member(settings, request, token_file)
+
+
+@run.command()
+@_NAME
+@click.option("--url", required=True, help="URL of the agent's card, or of what .well-known/agent-card.json is below.")
+@_VERSION
+@_METADATA
+@_TOKEN_FILE
+@click.pass_obj
+def a2a(
+    settings: MeshSettings, name: str, url: str, version: str, metadata: dict[str, str], token_file: Path | None
+) -> None:
+    """Put an agent of A2A that is elsewhere into the mesh: `meshctl run a2a NAME --url URL`.
+
+    Headers for it, such as Authorization, stand in MESH_A2A_HEADERS, one "Name: value" a line.
+    """
+    request = MemberRequest(name, "agent", a2a_bridge_command(url), version=version, metadata=metadata)
     _run_member(settings, request, token_file)
 
 

@@ -1,4 +1,4 @@
-"""The Valkey that `up` runs for the gateway: limits are counted in it, and answers kept. Nothing of it must survive."""
+"""The Valkey that `up` runs for the gateway: it counts limits, keeps answers and records, and ends with the mesh."""
 
 import platform
 import shutil
@@ -59,7 +59,8 @@ async def open_valkey(settings: MeshSettings) -> AsyncIterator[str]:
         "save": "",
         "appendonly": "no",
         "maxmemory": _MEMORY,
-        "maxmemory-policy": "allkeys-lru",
+        # Counts and answers have an end, and may go before it; records have none, and stay.
+        "maxmemory-policy": "volatile-lru",
         "maxclients": "1024",
         "loglevel": "warning",
     }

@@ -105,10 +105,17 @@ class Cors(Part):
         "connect-timeout-ms",
         "last-event-id",
         "if-none-match",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "mcp-method",
+        "mcp-name",
+        "a2a-version",
+        "a2a-extensions",
     )
     expose: List[HeaderName] = (
         "grpc-status",
         "grpc-message",
+        "mcp-session-id",
         "grpc-status-details-bin",
         "x-correlation-id",
         "ratelimit",

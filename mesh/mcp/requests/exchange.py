@@ -1,7 +1,7 @@
 """Requests as JSON text: what is asked, what comes back, and who carries it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from mcp_types import LOG_LEVEL_META_KEY
 from mesh.errors import InvalidInput
 from mesh.mcp.frames import dump_json, load_json_object
 
-_PROGRESS_TOKEN = "progressToken"
+_PROGRESS_KEY = "progressToken"
 _MARK = b"progressToken"
 # It is sent in an HTTP header, too.
 _METHOD = re.compile(r"[\x21-\x7e]{1,200}")
@@ -47,16 +47,16 @@ class Request:
     @property
     def progress_token(self) -> str | int | None:
         """The caller's progress token."""
-        found = self.meta.get(_PROGRESS_TOKEN) if _MARK in self.text else None
+        found = self.meta.get(_PROGRESS_KEY) if _MARK in self.text else None
         return found if isinstance(found, str | int) and not isinstance(found, bool) else None
 
     def text_with_token(self, token: int | None) -> bytes:
         """Return the params with another progress token, or with none; all else stays byte for byte if it can."""
-        if _MARK not in self.text or _PROGRESS_TOKEN not in self.meta:
+        if _MARK not in self.text or _PROGRESS_KEY not in self.meta:
             return self.text
-        meta = {name: value for name, value in self.meta.items() if name != _PROGRESS_TOKEN}
+        meta = {name: value for name, value in self.meta.items() if name != _PROGRESS_KEY}
         if token is not None:
-            meta[_PROGRESS_TOKEN] = token
+            meta[_PROGRESS_KEY] = token
         return dump_json({**self.params, "_meta": meta})
 
 
@@ -93,7 +93,10 @@ class Outcome:
 class Listener(Protocol):
     """Takes what the server says while a request runs. Called in order, from the event loop; never waits."""
 
-    log_level: str | None
+    @property
+    def log_level(self) -> str | None:
+        """The lightest log messages that it wants, or None."""
+        ...
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Take a notification; progress has the caller's own token already."""
@@ -101,7 +104,13 @@ class Listener(Protocol):
 
 
 class Exchange(Protocol):
-    """Carries requests of the modern era to a server."""
+    """Carries requests of the modern era to a server.
+
+    `on_notify` is told notifications that belong to no single request, by method and params, before the SDK is; where
+    it returns True, the SDK is not told.
+    """
+
+    on_notify: Callable[[str, dict[str, Any]], bool]
 
     async def ask(self, request: Request, headers: Mapping[str, str], listener: Listener | None) -> Outcome:
         """Send a request and wait for its outcome; cancelling cancels it at the server.

@@ -4,7 +4,7 @@ https://modelcontextprotocol.io/specification/2026-07-28/basic/transports#stream
 """
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -28,20 +28,22 @@ class HttpExchange:
         self._url = url
         self._where = where
         self._limit = max_frame_bytes
+        # Everything comes on the stream of some request.
+        self.on_notify: Callable[[str, dict[str, Any]], bool] = lambda method, params: False
         self._mux = Mux(_never_sent, max_bytes=max_frame_bytes)
 
     async def ask(self, request: Request, headers: Mapping[str, str], listener: Listener | None = None) -> Outcome:
         """See `Exchange.ask`."""
         number, frame, outcome = self._mux.begin(request, listener)
         try:
-            async with self._client.stream(
-                "POST", self._url, content=frame, headers={**_HEADERS, **headers}
-            ) as response:
-                async with aclosing(self._messages(response)) as messages:
-                    async for message in messages:
-                        self._mux.offer(_LINE_BREAKS.sub(b" ", message.strip()), origin=number)
-                        if outcome.done():
-                            return outcome.result()
+            async with (
+                self._client.stream("POST", self._url, content=frame, headers={**_HEADERS, **headers}) as response,
+                aclosing(self._messages(response)) as messages,
+            ):
+                async for message in messages:
+                    self._mux.offer(_LINE_BREAKS.sub(b" ", message.strip()), origin=number)
+                    if outcome.done():
+                        return outcome.result()
         except BadFrame as bad:
             raise Unreadable(f"the server's answer is not valid: {bad}") from None
         except httpx2.TransportError as err:

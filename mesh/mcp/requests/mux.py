@@ -55,7 +55,7 @@ class Mux:
         self._first_id = first_id
         self._next_id = first_id
         self._on_request = on_request
-        self._on_notify = on_notify
+        self.on_notify = on_notify
         self._waiting: dict[int, _Waiting] = {}
         self._is_over = False
 
@@ -157,7 +157,7 @@ class Mux:
         subscription = meta.get(SUBSCRIPTION_ID) if isinstance(meta, dict) else None
         waiting = self._find(origin if subscription is None else subscription)
         if waiting is None:
-            return self._is_own(subscription) or self._on_notify(method, params)
+            return self._is_own(subscription) or self.on_notify(method, params)
         if waiting.listener is not None:
             if subscription is not None and isinstance(meta, dict):
                 # A number of ours, which means nothing to whoever listens.

@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from mcp_types import METHOD_NOT_FOUND
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_types.version import LATEST_MODERN_VERSION
 
-from mesh.mcp.frames import dump_json
+from mesh.mcp.frames import dump_json, load_json_object
 from mesh.mcp.requests.exchange import Outcome, Request
+from mesh.mcp.requests.mux import SUBSCRIPTION_ID
 
 DISCOVER = "server/discover"
 LISTEN = "subscriptions/listen"
 
+_RESOURCE_NOT_FOUND = -32002
 _OWN_KEYS = "io.modelcontextprotocol/"
 # Of the handshake only: the modern era has no such methods, and they would change a session that others use, too.
 _REMOVED = frozenset({"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
@@ -45,7 +47,7 @@ def to_old_request(request: Request) -> Request:
 def to_modern_outcome(request: Request, outcome: Outcome) -> Outcome:
     """Add to a result what the modern era has in every result; nothing else of it changes, not even a space."""
     if outcome.parsed is None:
-        return outcome
+        return _to_modern_error(request, outcome)
     added: dict[str, Any] = {}
     if "resultType" not in outcome.parsed:
         added["resultType"] = "complete"
@@ -59,6 +61,20 @@ def to_modern_outcome(request: Request, outcome: Outcome) -> Outcome:
     head = dump_json(added)[:-1]
     text = head + (b"," + outcome.result[1:] if outcome.parsed else b"}")
     return Outcome(text, {**added, **outcome.parsed})
+
+
+def _to_modern_error(request: Request, outcome: Outcome) -> Outcome:
+    """A resource that there is not has another code than before (SEP-2164)."""
+    if (
+        request.method != "resources/read"
+        or outcome.error is None
+        or str(_RESOURCE_NOT_FOUND).encode() not in outcome.error
+    ):
+        return outcome
+    error = load_json_object(outcome.error)
+    if error.get("code") != _RESOURCE_NOT_FOUND:
+        return outcome
+    return Outcome(error=dump_json({**error, "code": INVALID_PARAMS}))
 
 
 def discovery(hello: dict[str, Any]) -> Outcome:
@@ -76,4 +92,13 @@ def discovery(hello: dict[str, Any]) -> Outcome:
         result["instructions"] = hello["instructions"]
     if isinstance(result["serverInfo"], dict) and result["serverInfo"]:
         result["_meta"] = {f"{_OWN_KEYS}serverInfo": result["serverInfo"]}
+    return Outcome(dump_json(result), result)
+
+
+def without_subscription(outcome: Outcome) -> Outcome:
+    """Take out of the last result of a subscription the number that it had between bridge and server."""
+    meta = None if outcome.parsed is None else outcome.parsed.get("_meta")
+    if outcome.parsed is None or not isinstance(meta, dict) or SUBSCRIPTION_ID not in meta:
+        return outcome
+    result = {**outcome.parsed, "_meta": {name: value for name, value in meta.items() if name != SUBSCRIPTION_ID}}
     return Outcome(dump_json(result), result)

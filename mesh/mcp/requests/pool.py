@@ -160,7 +160,7 @@ class SessionPool:
         try:
             async with self._open_peer() as peer:
                 await self._serve(slot, peer, capabilities, client)
-        except Exception as err:  # the supervisor of the session: whatever ends it concerns only its users
+        except (MeshError, OSError, ExceptionGroup) as err:
             self._fail(slot, leaf_of(err))
         finally:
             slot.is_closing = True
@@ -177,9 +177,7 @@ class SessionPool:
     async def _serve(
         self, slot: _Slot, peer: LinkPeer, capabilities: dict[str, object], client: dict[str, object]
     ) -> None:
-        session = Session(
-            self._server, peer, max_bytes=self._max_frame_bytes, on_change=self._tell_change
-        )
+        session = Session(self._server, peer, max_bytes=self._max_frame_bytes, on_change=self._tell_change)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(session.run())
             try:

@@ -11,7 +11,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERS
 
 import mesh
 from mesh.errors import MeshError, Unavailable
-from mesh.mcp.calls import LOG_LEVELS
+from mesh.mcp.calls import LOG_LEVELS, is_heavy_enough
 from mesh.mcp.faults import too_late, unreadable
 from mesh.mcp.frames import BadFrame, dump_json, load_json_object
 from mesh.mcp.link import LinkPeer
@@ -179,7 +179,7 @@ class Session:
             self._on_change(method)
         level = params.get("level") if method == "notifications/message" else None
         for listener in self.listeners:
-            if level is None or _is_wanted(level, listener.log_level):
+            if level is None or is_heavy_enough(level, listener.log_level):
                 listener.notify(method, params)
         return True
 
@@ -187,12 +187,6 @@ class Session:
         return Unavailable(
             f"Opening a session with MCP server {self._server!r} failed: {why}.", reason="MCP_SERVER_NOT_READY"
         )
-
-
-def _is_wanted(level: Any, wanted: str | None) -> bool:
-    if wanted not in LOG_LEVELS or level not in LOG_LEVELS:
-        return False
-    return LOG_LEVELS.index(level) >= LOG_LEVELS.index(wanted)
 
 
 def _message_of(error: bytes) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _MOST_COUNTS = 50_000
 _MOST_BYTES = 16 << 20
@@ -74,6 +74,45 @@ class InProcessAnswers:
         found = self._answers.pop(key, None)
         if found is not None:
             self.size -= _size(key, found[0])
+
+
+class InProcessRecords:
+    """Records of a gateway that is alone; they end with it."""
+
+    def __init__(self, *, clock: Clock = time.monotonic) -> None:
+        self._groups: dict[str, dict[str, bytes]] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
+        self._clock = clock
+
+    async def all(self, group: str) -> Mapping[str, bytes]:
+        """See Records."""
+        return dict(self._groups.get(group, {}))
+
+    async def get(self, group: str, key: str) -> bytes | None:
+        """See Records."""
+        return self._groups.get(group, {}).get(key)
+
+    async def put(self, group: str, key: str, value: bytes) -> None:
+        """See Records."""
+        self._groups.setdefault(group, {})[key] = value
+
+    async def remove(self, group: str, key: str) -> None:
+        """See Records."""
+        self._groups.get(group, {}).pop(key, None)
+
+    async def claim(self, name: str, owner: str, lifetime: float) -> bool:
+        """See Records."""
+        now = self._clock()
+        holder, ends_at = self._claims.get(name, ("", 0.0))
+        if holder not in ("", owner) and now < ends_at:
+            return False
+        self._claims[name] = owner, now + lifetime
+        return True
+
+    async def release(self, name: str, owner: str) -> None:
+        """See Records."""
+        if self._claims.get(name, ("", 0.0))[0] == owner:
+            del self._claims[name]
 
 
 def _size(key: str, value: bytes) -> int:

@@ -1,9 +1,9 @@
 """Storage in a Valkey or Redis. Both speak the same protocol, so the client of one serves for both."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from limits.aio.storage import Storage as LimitStorage
 from limits.errors import StorageError
@@ -20,8 +20,8 @@ _MOST_CONNECTIONS = 64
 
 
 @asynccontextmanager
-async def open_valkey_storage(url: str) -> AsyncIterator[tuple["ValkeyCounts", "ValkeyAnswers"]]:
-    """Both kinds of storage on one pool, which connects at the first use. Raises InvalidInput for a bad URL."""
+async def open_valkey_storage(url: str) -> AsyncIterator[tuple["ValkeyCounts", "ValkeyAnswers", "ValkeyRecords"]]:
+    """All kinds of storage on one pool, which connects at the first use. Raises InvalidInput for a bad URL."""
     try:
         pool = ConnectionPool.from_url(url)
     except (ValueError, TypeError) as err:
@@ -41,7 +41,7 @@ async def open_valkey_storage(url: str) -> AsyncIterator[tuple["ValkeyCounts", "
     # The own bound of this pool raises at once, and that of the blocking one loses connections to cancellation.
     room = asyncio.Semaphore(_MOST_CONNECTIONS)
     async with aclosing(Valkey(connection_pool=pool)) as client, aclosing(pool):
-        yield ValkeyCounts(cast(LimitStorage, counts), room), ValkeyAnswers(client, room)
+        yield ValkeyCounts(cast(LimitStorage, counts), room), ValkeyAnswers(client, room), ValkeyRecords(client, room)
 
 
 class ValkeyCounts:
@@ -76,6 +76,57 @@ class ValkeyAnswers:
         """See Answers."""
         milliseconds = max(1, round(lifetime * 1000))
         await _ask(self._room, lambda: cast(Awaitable[object], self._client.set(_named(key), value, px=milliseconds)))
+
+
+# One step for the server: between two questions the claim could end, and be somebody else's.
+_CLAIM = """
+local holder = redis.call('get', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[1], ARGV[1], 'px', ARGV[2])
+return 1
+"""
+_RELEASE = """
+if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) end
+return 1
+"""
+
+
+class ValkeyRecords:
+    """Records as hashes, one for each group."""
+
+    def __init__(self, client: Valkey, room: asyncio.Semaphore) -> None:
+        self._client: Any = client
+        self._room = room
+
+    async def all(self, group: str) -> Mapping[str, bytes]:
+        """See Records."""
+        found: Mapping[bytes, bytes] = await _ask(self._room, lambda: self._client.hgetall(_named(group)))
+        return {key.decode(): value for key, value in found.items()}
+
+    async def get(self, group: str, key: str) -> bytes | None:
+        """See Records."""
+        return await _ask(self._room, lambda: cast(Awaitable[bytes | None], self._client.hget(_named(group), key)))
+
+    async def put(self, group: str, key: str, value: bytes) -> None:
+        """See Records."""
+        await _ask(self._room, lambda: cast(Awaitable[object], self._client.hset(_named(group), key, value)))
+
+    async def remove(self, group: str, key: str) -> None:
+        """See Records."""
+        await _ask(self._room, lambda: cast(Awaitable[object], self._client.hdel(_named(group), key)))
+
+    async def claim(self, name: str, owner: str, lifetime: float) -> bool:
+        """See Records."""
+        milliseconds = max(1, round(lifetime * 1000))
+        asked = await _ask(
+            self._room,
+            lambda: cast(Awaitable[int], self._client.eval(_CLAIM, 1, _named(name), owner, milliseconds)),
+        )
+        return bool(asked)
+
+    async def release(self, name: str, owner: str) -> None:
+        """See Records."""
+        await _ask(self._room, lambda: cast(Awaitable[object], self._client.eval(_RELEASE, 1, _named(name), owner)))
 
 
 def _named(key: str) -> str:

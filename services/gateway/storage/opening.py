@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mesh.errors import InvalidInput
-from services.gateway.storage.in_process import InProcessAnswers, InProcessCounts
-from services.gateway.storage.ports import Answers, Counts
+from services.gateway.storage.in_process import InProcessAnswers, InProcessCounts, InProcessRecords
+from services.gateway.storage.ports import Answers, Counts, Records
 
 _REMOTE = ("redis", "rediss", "valkey", "valkeys")
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Both kinds of storage at one place."""
+    """All kinds of storage at one place."""
 
     counts: Counts
     answers: Answers
+    records: Records
 
 
 def check_storage_url(url: str) -> str:
@@ -51,10 +52,10 @@ def _names_a_storage(url: str) -> bool:
 async def open_storage(url: str) -> AsyncIterator[Storage]:
     """The storage at a URL, until the block ends. Raises InvalidInput for a bad one; connects at the first use."""
     if check_storage_url(url) == "memory":
-        yield Storage(InProcessCounts(), InProcessAnswers())
+        yield Storage(InProcessCounts(), InProcessAnswers(), InProcessRecords())
         return
     # Imported here: a gateway that counts by itself need not pay their memory.
     from services.gateway.storage.in_valkey import open_valkey_storage
 
-    async with open_valkey_storage(url) as (counts, answers):
-        yield Storage(counts, answers)
+    async with open_valkey_storage(url) as (counts, answers, records):
+        yield Storage(counts, answers, records)

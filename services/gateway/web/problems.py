@@ -68,7 +68,10 @@ async def on_mesh_error(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """For what the router itself refuses: 404 and 405."""
     assert isinstance(error, HTTPException)
-    made = build_problem(error.status_code, error.detail, correlation_id=request.headers.get("x-correlation-id", ""))
+    detail = "There is nothing at this path; /openapi.json tells what there is." if error.status_code == 404 else ""
+    made = build_problem(
+        error.status_code, detail or error.detail, correlation_id=request.headers.get("x-correlation-id", "")
+    )
     made.headers.update(error.headers or {})
     return made
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from agentmesh.agent.v1 import agent_service_pb2_grpc
-from mesh.agent import Agent, AgentLimits, AgentSettings, Coordination, TaskContext, serve
+from mesh.agent import Agent, AgentLimits, AgentSettings, Coordination, Part, TaskContext, serve
 from mesh.errors import (
     FailedPrecondition,
 )
@@ -55,6 +55,19 @@ class Probe:
             if text == "unexpected":
                 raise RuntimeError("the password is 123")
             raise FailedPrecondition("It cannot be.", field="input", fix="Do something else.")
+
+        @self.agent.skill(id="ask")
+        async def ask(text: str, task: TaskContext) -> str:
+            answer = await task.ask(f"{text}?", needs_login=text == "login")
+            return f"{text} {answer.parts[0].value}"
+
+        @self.agent.skill(id="refuse")
+        async def refuse(text: str, task: TaskContext) -> None:
+            task.reject("Not today.")
+
+        @self.agent.skill(id="all")
+        async def take_all(parts: list[Part], task: TaskContext) -> int:
+            return len(parts)
 
         @self.agent.coordination
         async def coordinate(message: Coordination) -> bytes | None:

@@ -57,14 +57,25 @@ class Bridge:
     draining: asyncio.Event
     pool: SessionPool
 
-    async def ask(
-        self, method: str, params: dict[str, Any] | None = None, *, key: str = "", meta: dict[str, Any] | None = None
-    ) -> Any:
+    async def ask(self, method: str, params: Any = None, **more: Any) -> Any:
         """Ask as a client of the modern era; give the outcome, read."""
-        text = json.dumps({**(params or {}), "_meta": {**META, **(meta or {})}}).encode()
-        answer = await self.stub.Ask(pb.AskRequest(method=method, params=text, session_key=key), timeout=10)
-        kind = answer.WhichOneof("outcome")
-        return SimpleNamespace(kind=kind, text=getattr(answer, kind), said=json.loads(getattr(answer, kind)))
+        return _read(await self.stub.Ask(_request(method, params, **more), timeout=10))
+
+    async def tool(self, name: str, arguments: Any = None, **more: Any) -> Any:
+        """Call a tool of raw_server; give what it said."""
+        answer = await self.ask("tools/call", {"name": name, "arguments": arguments or {}}, **more)
+        assert answer.kind == "result", answer
+        return json.loads(answer.said["content"][0]["text"])
+
+    async def dialog(self, method: str, params: Any = None, **more: Any) -> "Talk":
+        """Begin a dialog."""
+        call = self.stub.Dialog(timeout=20)
+        await call.write(pb.DialogRequest(request=_request(method, params, **more)))
+        return Talk(call)
+
+    async def tool_dialog(self, name: str, arguments: Any = None, **more: Any) -> "Talk":
+        """Begin a dialog that calls a tool."""
+        return await self.dialog("tools/call", {"name": name, "arguments": arguments or {}}, **more)
 
     async def call(self, name: str, arguments: bytes = b"", *, timeout: float = 10.0, **more: Any) -> Any:
         """Call a tool; give its result, after what came before it."""
@@ -77,6 +88,49 @@ class Bridge:
         """Call a tool; give the text of its result."""
         outcome = await self.call(name, arguments, timeout=timeout)
         return outcome.result.content[0].text.text
+
+
+def _request(
+    method: str, params: Any = None, *, key: str = "", can: dict[str, Any] | None = None, **meta: Any
+) -> pb.AskRequest:
+    """Build a request of a client with the capabilities `can`; `meta` is more of its `_meta`."""
+    whole = {**META, "io.modelcontextprotocol/clientCapabilities": can or {}, **meta.pop("meta", {}), **meta}
+    return pb.AskRequest(method=method, params=json.dumps({**(params or {}), "_meta": whole}).encode(), session_key=key)
+
+
+def _read(answer: pb.AskResponse) -> Any:
+    kind = answer.WhichOneof("outcome")
+    return SimpleNamespace(kind=kind, text=getattr(answer, kind), said=json.loads(getattr(answer, kind)))
+
+
+@dataclass
+class Talk:
+    """A dialog that runs."""
+
+    call: Any
+
+    async def next(self) -> Any:
+        """Read what comes next; kind is "notification", "question", "result" or "error"."""
+        async with asyncio.timeout(10):
+            message = await self.call.read()
+        assert message is not grpc.aio.EOF
+        kind = message.WhichOneof("message")
+        if kind == "outcome":
+            return _read(message.outcome)
+        found = getattr(message, kind)
+        said = json.loads(found.params) if found.params else {}
+        return SimpleNamespace(kind=kind, method=found.method, said=said, id=getattr(found, "id", ""))
+
+    async def text(self) -> Any:
+        """Read the result of a tool of raw_server, which must come next."""
+        outcome = await self.next()
+        assert outcome.kind == "result", outcome
+        return json.loads(outcome.said["content"][0]["text"])
+
+    async def answer(self, question_id: str, **outcome: Any) -> None:
+        """Answer a question with a result or an error."""
+        texts = {kind: json.dumps(value).encode() for kind, value in outcome.items()}
+        await self.call.write(pb.DialogRequest(answer=pb.DialogAnswer(id=question_id, **texts)))
 
 
 OpenBridge = Callable[..., AbstractAsyncContextManager[Bridge]]
@@ -140,7 +194,7 @@ def open_bridge(short_dir: Path) -> OpenBridge:
                     start_timeout=start_timeout,
                 )
             )
-            requests = RequestServer(upstream, pool, max_frame_bytes=max_frame_bytes)
+            requests = RequestServer(upstream, pool, draining=draining, max_frame_bytes=max_frame_bytes)
             servicer = McpBridgeServicer(upstream, links, requests, draining=draining, max_frame_bytes=max_frame_bytes)
             service = Service(
                 pb.DESCRIPTOR.services_by_name["McpBridgeService"],

@@ -76,7 +76,7 @@ def test_the_kinds_of_a_file_are_those_of_the_model():
         ("  a: {kind: mcp, command: [x], instances: yes}", 2, "services.a.instances", "whole number"),
         ("  a: {kind: mcp}", 2, "services.a", 'either "command" or "url"'),
         ("  a: {kind: mcp, command: [x], url: 'http://h'}", 2, "services.a", 'either "command" or "url"'),
-        ("  a: {kind: agent, url: 'http://h'}", 2, "services.a.url", 'only a service of kind "mcp"'),
+        ("  a: {kind: service, url: 'http://h'}", 2, "services.a.url", 'only a service of kind "mcp"'),
         ("  a: {kind: mcp, url: 'ftp://h'}", 2, "services.a.url", "not a URL"),
         ("  a: {kind: mcp, url: 'http://h:99999'}", 2, "services.a.url", "not a URL"),
         ("  a: {kind: mcp, command: ['']}", 2, "services.a.command", "first word is the program"),

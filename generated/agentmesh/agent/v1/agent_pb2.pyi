@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """Never sent by a server."""
+    ROLE_USER: _Role.ValueType  # 1
+    """Who has given the task."""
+    ROLE_AGENT: _Role.ValueType  # 2
+    """The agent that works on it."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """Role is who speaks."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""Never sent by a server."""
+ROLE_USER: Role.ValueType  # 1
+"""Who has given the task."""
+ROLE_AGENT: Role.ValueType  # 2
+"""The agent that works on it."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -40,9 +64,15 @@ class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.V
     """Ended with an error."""
     TASK_STATE_CANCELED: _TaskState.ValueType  # 5
     """Ended because somebody cancelled it."""
+    TASK_STATE_INPUT_REQUIRED: _TaskState.ValueType  # 6
+    """Waiting for an answer of its submitter, who gives it with SubmitTask."""
+    TASK_STATE_AUTH_REQUIRED: _TaskState.ValueType  # 7
+    """Waiting until its submitter has logged in somewhere, and says so with SubmitTask."""
+    TASK_STATE_REJECTED: _TaskState.ValueType  # 8
+    """Ended because the agent did not want to work on it."""
 
 class TaskState(_TaskState, metaclass=_TaskStateEnumTypeWrapper):
-    """TaskState is where a task stands. A task only moves downwards in this list."""
+    """TaskState is where a task stands. A task is submitted, works, may wait for its submitter and work again, and ends."""
 
 TASK_STATE_UNSPECIFIED: TaskState.ValueType  # 0
 """Never sent by a server."""
@@ -56,6 +86,12 @@ TASK_STATE_FAILED: TaskState.ValueType  # 4
 """Ended with an error."""
 TASK_STATE_CANCELED: TaskState.ValueType  # 5
 """Ended because somebody cancelled it."""
+TASK_STATE_INPUT_REQUIRED: TaskState.ValueType  # 6
+"""Waiting for an answer of its submitter, who gives it with SubmitTask."""
+TASK_STATE_AUTH_REQUIRED: TaskState.ValueType  # 7
+"""Waiting until its submitter has logged in somewhere, and says so with SubmitTask."""
+TASK_STATE_REJECTED: TaskState.ValueType  # 8
+"""Ended because the agent did not want to work on it."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
 class _EnvelopeType:
@@ -247,6 +283,10 @@ class Part(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    FILENAME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the part, unique in its list; empty when there is one part only."""
     media_type: _builtins.str
@@ -257,6 +297,16 @@ class Part(_message.Message):
     """A JSON document, UTF-8, kept byte for byte."""
     raw: _builtins.bytes
     """Bytes of any other media type."""
+    url: _builtins.str
+    """Where the content is to be had; nobody in between fetches it."""
+    filename: _builtins.str
+    """Name of the file that the content is; empty when it is none."""
+    metadata: _builtins.bytes
+    """What else is said of the part: a JSON object, UTF-8; empty for nothing."""
+    @_builtins.property
+    def artifact(self) -> Global___Artifact:
+        """The artifact that an output belongs to: all of its parts say the same. Absent: the part is an artifact of its own."""
+
     def __init__(
         self,
         *,
@@ -265,16 +315,114 @@ class Part(_message.Message):
         text: _builtins.str = ...,
         json: _builtins.bytes = ...,
         raw: _builtins.bytes = ...,
+        url: _builtins.str = ...,
+        filename: _builtins.str = ...,
+        metadata: _builtins.bytes = ...,
+        artifact: Global___Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "json", b"json", "raw", b"raw", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "content", b"content", "json", b"json", "raw", b"raw", "text", b"text", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "json", b"json", "media_type", b"media_type", "name", b"name", "raw", b"raw", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "content", b"content", "filename", b"filename", "json", b"json", "media_type", b"media_type", "metadata", b"metadata", "name", b"name", "raw", b"raw", "text", b"text", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "json", "raw"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "json", "raw", "url"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class Artifact(_message.Message):
+    """Artifact is what one or several parts of an output make together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTENSIONS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Identifier, unique in the task."""
+    name: _builtins.str
+    """Name for people."""
+    description: _builtins.str
+    """What it is, in one or two sentences."""
+    metadata: _builtins.bytes
+    """What else is said of it: a JSON object, UTF-8; empty for nothing."""
+    @_builtins.property
+    def extensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """URIs of the extensions that it uses."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        metadata: _builtins.bytes = ...,
+        extensions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "extensions", b"extensions", "id", b"id", "metadata", b"metadata", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Artifact: _TypeAlias = Artifact  # noqa: Y015
+
+@_typing.final
+class Message(_message.Message):
+    """Message is what one side has said about a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTENSIONS_FIELD_NUMBER: _builtins.int
+    REFERENCE_TASK_IDS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Identifier, unique for its sender."""
+    role: Global___Role.ValueType
+    """Who speaks."""
+    metadata: _builtins.bytes
+    """What else is said of the message: a JSON object, UTF-8; empty for nothing."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
+        """What is said."""
+
+    @_builtins.property
+    def extensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """URIs of the extensions that it uses."""
+
+    @_builtins.property
+    def reference_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks that it refers to."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it came."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
+        parts: _abc.Iterable[Global___Part] | None = ...,
+        metadata: _builtins.bytes = ...,
+        extensions: _abc.Iterable[_builtins.str] | None = ...,
+        reference_task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extensions", b"extensions", "id", b"id", "metadata", b"metadata", "parts", b"parts", "reference_task_ids", b"reference_task_ids", "role", b"role", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
@@ -294,6 +442,9 @@ class Task(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     SUBMITTER_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, made by the agent."""
     context_id: _builtins.str
@@ -310,6 +461,8 @@ class Task(_message.Message):
     """Sequence number of the newest update; the first update of a task has number 1."""
     submitter: _builtins.str
     """SPIFFE id of the workload that submitted the task; empty when it came without a sidecar."""
+    principal: _builtins.str
+    """On whose behalf the task was submitted, KIND:NAME as gateways say it; empty when on nobody's."""
     @_builtins.property
     def output(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
         """What the task has produced so far, in the order of production."""
@@ -326,6 +479,14 @@ class Task(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When the task last changed."""
 
+    @_builtins.property
+    def message(self) -> Global___Message:
+        """What the agent has said last; absent when it has said nothing. In a state of waiting it is the question."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """What both sides have said, oldest first; only in answers to requests that ask for it."""
+
     def __init__(
         self,
         *,
@@ -341,10 +502,13 @@ class Task(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         submitter: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        message: Global___Message | None = ...,
+        history: _abc.Iterable[Global___Message] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "message", b"message", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "create_time", b"create_time", "error", b"error", "id", b"id", "output", b"output", "progress", b"progress", "sequence", b"sequence", "skill_id", b"skill_id", "state", b"state", "status_message", b"status_message", "submitter", b"submitter", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "create_time", b"create_time", "error", b"error", "history", b"history", "id", b"id", "message", b"message", "output", b"output", "principal", b"principal", "progress", b"progress", "sequence", b"sequence", "skill_id", b"skill_id", "state", b"state", "status_message", b"status_message", "submitter", b"submitter", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,6 +527,7 @@ class TaskUpdate(_message.Message):
     STATUS_MESSAGE_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position of the update in the task's history; starts at 1 and grows by 1."""
     state: Global___TaskState.ValueType
@@ -383,6 +548,10 @@ class TaskUpdate(_message.Message):
     def error(self) -> _error_pb2.ErrorDetail:
         """Why the task failed; set only in TASK_STATE_FAILED."""
 
+    @_builtins.property
+    def message(self) -> Global___Message:
+        """What the agent said with this change."""
+
     def __init__(
         self,
         *,
@@ -393,10 +562,11 @@ class TaskUpdate(_message.Message):
         status_message: _builtins.str = ...,
         output: _abc.Iterable[Global___Part] | None = ...,
         error: _error_pb2.ErrorDetail | None = ...,
+        message: Global___Message | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "message", b"message", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "output", b"output", "progress", b"progress", "sequence", b"sequence", "state", b"state", "status_message", b"status_message", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "message", b"message", "output", b"output", "progress", b"progress", "sequence", b"sequence", "state", b"state", "status_message", b"status_message", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

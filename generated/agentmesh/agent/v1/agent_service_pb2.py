@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&agentmesh/agent/v1/agent_service.proto\x12\x12\x61gentmesh.agent.v1\x1a\x1e\x61gentmesh/agent/v1/agent.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\x15\n\x13GetAgentCardRequest\"C\n\x14GetAgentCardResponse\x12+\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1d.agentmesh.agent.v1.AgentCard\"\xa2\x01\n\x11SubmitTaskRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x10\n\x08skill_id\x18\x02 \x01(\t\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12\'\n\x05input\x18\x04 \x03(\x0b\x32\x18.agentmesh.agent.v1.Part\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"<\n\x12SubmitTaskResponse\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.agentmesh.agent.v1.Task\";\n\x10WatchTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"C\n\x11WatchTaskResponse\x12.\n\x06update\x18\x01 \x01(\x0b\x32\x1e.agentmesh.agent.v1.TaskUpdate\"\x13\n\x11WatchTasksRequest\"}\n\x12WatchTasksResponse\x12\x34\n\x05ready\x18\x01 \x01(\x0b\x32#.agentmesh.agent.v1.WatchTasksReadyH\x00\x12(\n\x04task\x18\x02 \x01(\x0b\x32\x18.agentmesh.agent.v1.TaskH\x00\x42\x07\n\x05\x65vent\"#\n\x0fWatchTasksReady\x12\x10\n\x08instance\x18\x01 \x01(\t\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"9\n\x0fGetTaskResponse\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.agentmesh.agent.v1.Task\"|\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x1d.agentmesh.agent.v1.TaskState\"U\n\x11ListTasksResponse\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.agentmesh.agent.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"<\n\x12\x43\x61ncelTaskResponse\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.agentmesh.agent.v1.Task\"A\n\x0f\x43onverseRequest\x12.\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1c.agentmesh.agent.v1.Envelope\"B\n\x10\x43onverseResponse\x12.\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1c.agentmesh.agent.v1.Envelope2\xfc\x07\n\x0c\x41gentService\x12z\n\x0cGetAgentCard\x12\'.agentmesh.agent.v1.GetAgentCardRequest\x1a(.agentmesh.agent.v1.GetAgentCardResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/agents/*\x12}\n\nSubmitTask\x12%.agentmesh.agent.v1.SubmitTaskRequest\x1a&.agentmesh.agent.v1.SubmitTaskResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/agents/*/tasks:\x01*\x12\x89\x01\n\tWatchTask\x12$.agentmesh.agent.v1.WatchTaskRequest\x1a%.agentmesh.agent.v1.WatchTaskResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\"/v1/agents/*/tasks/{task_id}:watch0\x01\x12\x82\x01\n\nWatchTasks\x12%.agentmesh.agent.v1.WatchTasksRequest\x1a&.agentmesh.agent.v1.WatchTasksResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/agents/*/tasks:watch0\x01\x12{\n\x07GetTask\x12\".agentmesh.agent.v1.GetTaskRequest\x1a#.agentmesh.agent.v1.GetTaskResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/agents/*/tasks/{task_id}\x12w\n\tListTasks\x12$.agentmesh.agent.v1.ListTasksRequest\x1a%.agentmesh.agent.v1.ListTasksResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/agents/*/tasks\x12\x8e\x01\n\nCancelTask\x12%.agentmesh.agent.v1.CancelTaskRequest\x1a&.agentmesh.agent.v1.CancelTaskResponse\"1\x90\x02\x02\x82\xd3\xe4\x93\x02(\"#/v1/agents/*/tasks/{task_id}:cancel:\x01*\x12Y\n\x08\x43onverse\x12#.agentmesh.agent.v1.ConverseRequest\x1a$.agentmesh.agent.v1.ConverseResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&agentmesh/agent/v1/agent_service.proto\x12\x12\x61gentmesh.agent.v1\x1a\x1e\x61gentmesh/agent/v1/agent.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\x15\n\x13GetAgentCardRequest\"C\n\x14GetAgentCardResponse\x12+\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1d.agentmesh.agent.v1.AgentCard\"\xf5\x01\n\x11SubmitTaskRequest\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x10\n\x08skill_id\x18\x02 \x01(\t\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12\'\n\x05input\x18\x04 \x03(\x0b\x32\x18.agentmesh.agent.v1.Part\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07task_id\x18\x06 \x01(\t\x12\x10\n\x08metadata\x18\x07 \x01(\x0c\x12\x12\n\nextensions\x18\x08 \x03(\t\x12\x1a\n\x12reference_task_ids\x18\t \x03(\t\"<\n\x12SubmitTaskResponse\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.agentmesh.agent.v1.Task\";\n\x10WatchTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"C\n\x11WatchTaskResponse\x12.\n\x06update\x18\x01 \x01(\x0b\x32\x1e.agentmesh.agent.v1.TaskUpdate\"\x13\n\x11WatchTasksRequest\"}\n\x12WatchTasksResponse\x12\x34\n\x05ready\x18\x01 \x01(\x0b\x32#.agentmesh.agent.v1.WatchTasksReadyH\x00\x12(\n\x04task\x18\x02 \x01(\x0b\x32\x18.agentmesh.agent.v1.TaskH\x00\x42\x07\n\x05\x65vent\"#\n\x0fWatchTasksReady\x12\x10\n\x08instance\x18\x01 \x01(\t\"7\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0cwith_history\x18\x02 \x01(\x08\"9\n\x0fGetTaskResponse\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.agentmesh.agent.v1.Task\"\x9e\x01\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\ncontext_id\x18\x03 \x01(\t\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x1d.agentmesh.agent.v1.TaskState\x12\x0b\n\x03own\x18\x05 \x01(\x08\x12\x13\n\x0bomit_output\x18\x06 \x01(\x08\"g\n\x11ListTasksResponse\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.agentmesh.agent.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\"$\n\x11\x43\x61ncelTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"<\n\x12\x43\x61ncelTaskResponse\x12&\n\x04task\x18\x01 \x01(\x0b\x32\x18.agentmesh.agent.v1.Task\"A\n\x0f\x43onverseRequest\x12.\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1c.agentmesh.agent.v1.Envelope\"B\n\x10\x43onverseResponse\x12.\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1c.agentmesh.agent.v1.Envelope2\xfc\x07\n\x0c\x41gentService\x12z\n\x0cGetAgentCard\x12\'.agentmesh.agent.v1.GetAgentCardRequest\x1a(.agentmesh.agent.v1.GetAgentCardResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/agents/*\x12}\n\nSubmitTask\x12%.agentmesh.agent.v1.SubmitTaskRequest\x1a&.agentmesh.agent.v1.SubmitTaskResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/agents/*/tasks:\x01*\x12\x89\x01\n\tWatchTask\x12$.agentmesh.agent.v1.WatchTaskRequest\x1a%.agentmesh.agent.v1.WatchTaskResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\"/v1/agents/*/tasks/{task_id}:watch0\x01\x12\x82\x01\n\nWatchTasks\x12%.agentmesh.agent.v1.WatchTasksRequest\x1a&.agentmesh.agent.v1.WatchTasksResponse\"#\x90\x02\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/agents/*/tasks:watch0\x01\x12{\n\x07GetTask\x12\".agentmesh.agent.v1.GetTaskRequest\x1a#.agentmesh.agent.v1.GetTaskResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/agents/*/tasks/{task_id}\x12w\n\tListTasks\x12$.agentmesh.agent.v1.ListTasksRequest\x1a%.agentmesh.agent.v1.ListTasksResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/agents/*/tasks\x12\x8e\x01\n\nCancelTask\x12%.agentmesh.agent.v1.CancelTaskRequest\x1a&.agentmesh.agent.v1.CancelTaskResponse\"1\x90\x02\x02\x82\xd3\xe4\x93\x02(\"#/v1/agents/*/tasks/{task_id}:cancel:\x01*\x12Y\n\x08\x43onverse\x12#.agentmesh.agent.v1.ConverseRequest\x1a$.agentmesh.agent.v1.ConverseResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,35 +53,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETAGENTCARDRESPONSE']._serialized_start=179
   _globals['_GETAGENTCARDRESPONSE']._serialized_end=246
   _globals['_SUBMITTASKREQUEST']._serialized_start=249
-  _globals['_SUBMITTASKREQUEST']._serialized_end=411
-  _globals['_SUBMITTASKRESPONSE']._serialized_start=413
-  _globals['_SUBMITTASKRESPONSE']._serialized_end=473
-  _globals['_WATCHTASKREQUEST']._serialized_start=475
-  _globals['_WATCHTASKREQUEST']._serialized_end=534
-  _globals['_WATCHTASKRESPONSE']._serialized_start=536
-  _globals['_WATCHTASKRESPONSE']._serialized_end=603
-  _globals['_WATCHTASKSREQUEST']._serialized_start=605
-  _globals['_WATCHTASKSREQUEST']._serialized_end=624
-  _globals['_WATCHTASKSRESPONSE']._serialized_start=626
-  _globals['_WATCHTASKSRESPONSE']._serialized_end=751
-  _globals['_WATCHTASKSREADY']._serialized_start=753
-  _globals['_WATCHTASKSREADY']._serialized_end=788
-  _globals['_GETTASKREQUEST']._serialized_start=790
-  _globals['_GETTASKREQUEST']._serialized_end=823
-  _globals['_GETTASKRESPONSE']._serialized_start=825
-  _globals['_GETTASKRESPONSE']._serialized_end=882
-  _globals['_LISTTASKSREQUEST']._serialized_start=884
-  _globals['_LISTTASKSREQUEST']._serialized_end=1008
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1010
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1095
-  _globals['_CANCELTASKREQUEST']._serialized_start=1097
-  _globals['_CANCELTASKREQUEST']._serialized_end=1133
-  _globals['_CANCELTASKRESPONSE']._serialized_start=1135
-  _globals['_CANCELTASKRESPONSE']._serialized_end=1195
-  _globals['_CONVERSEREQUEST']._serialized_start=1197
-  _globals['_CONVERSEREQUEST']._serialized_end=1262
-  _globals['_CONVERSERESPONSE']._serialized_start=1264
-  _globals['_CONVERSERESPONSE']._serialized_end=1330
-  _globals['_AGENTSERVICE']._serialized_start=1333
-  _globals['_AGENTSERVICE']._serialized_end=2353
+  _globals['_SUBMITTASKREQUEST']._serialized_end=494
+  _globals['_SUBMITTASKRESPONSE']._serialized_start=496
+  _globals['_SUBMITTASKRESPONSE']._serialized_end=556
+  _globals['_WATCHTASKREQUEST']._serialized_start=558
+  _globals['_WATCHTASKREQUEST']._serialized_end=617
+  _globals['_WATCHTASKRESPONSE']._serialized_start=619
+  _globals['_WATCHTASKRESPONSE']._serialized_end=686
+  _globals['_WATCHTASKSREQUEST']._serialized_start=688
+  _globals['_WATCHTASKSREQUEST']._serialized_end=707
+  _globals['_WATCHTASKSRESPONSE']._serialized_start=709
+  _globals['_WATCHTASKSRESPONSE']._serialized_end=834
+  _globals['_WATCHTASKSREADY']._serialized_start=836
+  _globals['_WATCHTASKSREADY']._serialized_end=871
+  _globals['_GETTASKREQUEST']._serialized_start=873
+  _globals['_GETTASKREQUEST']._serialized_end=928
+  _globals['_GETTASKRESPONSE']._serialized_start=930
+  _globals['_GETTASKRESPONSE']._serialized_end=987
+  _globals['_LISTTASKSREQUEST']._serialized_start=990
+  _globals['_LISTTASKSREQUEST']._serialized_end=1148
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1150
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1253
+  _globals['_CANCELTASKREQUEST']._serialized_start=1255
+  _globals['_CANCELTASKREQUEST']._serialized_end=1291
+  _globals['_CANCELTASKRESPONSE']._serialized_start=1293
+  _globals['_CANCELTASKRESPONSE']._serialized_end=1353
+  _globals['_CONVERSEREQUEST']._serialized_start=1355
+  _globals['_CONVERSEREQUEST']._serialized_end=1420
+  _globals['_CONVERSERESPONSE']._serialized_start=1422
+  _globals['_CONVERSERESPONSE']._serialized_end=1488
+  _globals['_AGENTSERVICE']._serialized_start=1491
+  _globals['_AGENTSERVICE']._serialized_end=2511
 # @@protoc_insertion_point(module_scope)

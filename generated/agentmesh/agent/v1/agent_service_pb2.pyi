@@ -72,12 +72,20 @@ class SubmitTaskRequest(_message.Message):
     CONTEXT_ID_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    EXTENSIONS_FIELD_NUMBER: _builtins.int
+    REFERENCE_TASK_IDS_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     """Made by the caller, unique for it; a repeated id does not start a second task. Empty: never a repetition."""
     skill_id: _builtins.str
     """The skill that shall do the work."""
     context_id: _builtins.str
     """Groups tasks; empty for a new group."""
+    task_id: _builtins.str
+    """The task that the input is an answer to; empty for a new task. The skill and the timeout are not looked at then."""
+    metadata: _builtins.bytes
+    """What else is said of the input: a JSON object, UTF-8; empty for nothing."""
     @_builtins.property
     def input(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Part]:
         """The input."""
@@ -85,6 +93,14 @@ class SubmitTaskRequest(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Time that the task may run; the agent's own limit when absent or larger than it."""
+
+    @_builtins.property
+    def extensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """URIs of the extensions that the input uses."""
+
+    @_builtins.property
+    def reference_task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tasks that the input refers to."""
 
     def __init__(
         self,
@@ -94,10 +110,14 @@ class SubmitTaskRequest(_message.Message):
         context_id: _builtins.str = ...,
         input: _abc.Iterable[_agent_pb2.Part] | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        task_id: _builtins.str = ...,
+        metadata: _builtins.bytes = ...,
+        extensions: _abc.Iterable[_builtins.str] | None = ...,
+        reference_task_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "input", b"input", "message_id", b"message_id", "skill_id", b"skill_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "extensions", b"extensions", "input", b"input", "message_id", b"message_id", "metadata", b"metadata", "reference_task_ids", b"reference_task_ids", "skill_id", b"skill_id", "task_id", b"task_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -255,16 +275,20 @@ class GetTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
+    WITH_HISTORY_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
+    with_history: _builtins.bool
+    """Whether to tell what both sides have said."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
+        with_history: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id", "with_history", b"with_history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,12 +328,18 @@ class ListTasksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CONTEXT_ID_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
+    OMIT_OUTPUT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Tasks in a page, 1 to 1000; 50 when 0."""
     page_token: _builtins.str
     """next_page_token of the page before; empty for the first page."""
     context_id: _builtins.str
     """Only tasks of this group; empty for all."""
+    own: _builtins.bool
+    """Only tasks that this caller has submitted, on behalf of the same user."""
+    omit_output: _builtins.bool
+    """Whether to leave the output out."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_agent_pb2.TaskState.ValueType]:
         """Only tasks in these states; empty for all."""
@@ -321,10 +351,12 @@ class ListTasksRequest(_message.Message):
         page_token: _builtins.str = ...,
         context_id: _builtins.str = ...,
         states: _abc.Iterable[_agent_pb2.TaskState.ValueType] | None = ...,
+        own: _builtins.bool = ...,
+        omit_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_id", b"context_id", "omit_output", b"omit_output", "own", b"own", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,8 +370,11 @@ class ListTasksResponse(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty when this is the last."""
+    instance: _builtins.str
+    """The instance that answers: another one has other tasks. Empty when it has no name."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Task]:
         """The tasks, newest first."""
@@ -349,10 +384,11 @@ class ListTasksResponse(_message.Message):
         *,
         tasks: _abc.Iterable[_agent_pb2.Task] | None = ...,
         next_page_token: _builtins.str = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "next_page_token", b"next_page_token", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

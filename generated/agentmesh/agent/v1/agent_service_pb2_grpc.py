@@ -89,8 +89,10 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitTask(self, request, context):
-        """SubmitTask accepts a piece of work and returns at once. A second request with the same message_id returns the
-        task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has no place for the task.
+        """SubmitTask accepts a piece of work, or an answer that a task waits for, and returns at once. A second request with
+        the same message_id returns the task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has
+        no place for the task; NOT_FOUND for an answer to a task that is not known or that somebody else has submitted,
+        FAILED_PRECONDITION for one to a task that does not wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,10 @@ class AgentServiceStub:
     GetAgentCard: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentCardRequest, _agent_service_pb2.GetAgentCardResponse]
     """GetAgentCard tells who the agent is and what it can do."""
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SubmitTaskRequest, _agent_service_pb2.SubmitTaskResponse]
-    """SubmitTask accepts a piece of work and returns at once. A second request with the same message_id returns the
-    task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has no place for the task.
+    """SubmitTask accepts a piece of work, or an answer that a task waits for, and returns at once. A second request with
+    the same message_id returns the task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has
+    no place for the task; NOT_FOUND for an answer to a task that is not known or that somebody else has submitted,
+    FAILED_PRECONDITION for one to a task that does not wait.
     """
     WatchTask: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.WatchTaskRequest, _agent_service_pb2.WatchTaskResponse]
     """WatchTask sends the updates of a task in the order of their sequence numbers, without gaps, starting after
@@ -71,8 +73,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     GetAgentCard: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentCardRequest, _agent_service_pb2.GetAgentCardResponse]  # type: ignore[assignment]
     """GetAgentCard tells who the agent is and what it can do."""
     SubmitTask: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SubmitTaskRequest, _agent_service_pb2.SubmitTaskResponse]  # type: ignore[assignment]
-    """SubmitTask accepts a piece of work and returns at once. A second request with the same message_id returns the
-    task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has no place for the task.
+    """SubmitTask accepts a piece of work, or an answer that a task waits for, and returns at once. A second request with
+    the same message_id returns the task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has
+    no place for the task; NOT_FOUND for an answer to a task that is not known or that somebody else has submitted,
+    FAILED_PRECONDITION for one to a task that does not wait.
     """
     WatchTask: _aio.UnaryStreamMultiCallable[_agent_service_pb2.WatchTaskRequest, _agent_service_pb2.WatchTaskResponse]  # type: ignore[assignment]
     """WatchTask sends the updates of a task in the order of their sequence numbers, without gaps, starting after
@@ -115,8 +119,10 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.SubmitTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.SubmitTaskResponse, _abc.Awaitable[_agent_service_pb2.SubmitTaskResponse]]:
-        """SubmitTask accepts a piece of work and returns at once. A second request with the same message_id returns the
-        task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has no place for the task.
+        """SubmitTask accepts a piece of work, or an answer that a task waits for, and returns at once. A second request with
+        the same message_id returns the task of the first, so a caller may repeat it. RESOURCE_EXHAUSTED when the agent has
+        no place for the task; NOT_FOUND for an answer to a task that is not known or that somebody else has submitted,
+        FAILED_PRECONDITION for one to a task that does not wait.
         """
 
     @_abc_1.abstractmethod

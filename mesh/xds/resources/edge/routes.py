@@ -26,6 +26,8 @@ REST      /v1, described at /openapi.json and /docs
 gRPC      with reflection; name a service by the header `{SELECTOR}: NAME` or the authority NAME.mesh
 GraphQL   /graphql
 events    /events (SSE), /ws (WebSocket)
+MCP       /mcp for all servers and agents, /servers/NAME/mcp for one server
+A2A       /agents/NAME
 
 `meshctl status` lists the names of services.
 """
@@ -38,10 +40,11 @@ _IS_GRPC = {
     "string_match": {"safe_regex": {"regex": r"application/(grpc|proto|connect\+proto).*"}},
 }
 _IS_READ = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+_A2A = "lf.a2a.v1.A2AService"
 _REQUEST_TIME = "60s"
 
 _ENDLESS = ("/graphql", "/events", "/ws", "/mcp")
-_ENDLESS_BELOW = ("/servers/",)
+_ENDLESS_BELOW = ("/servers/", "/agents/")
 _EXACT = ("/openapi.json", "/healthz", "/readyz")
 _PREFIXES = ("/oauth2/", "/.well-known/", "/v1/auth/", "/v1/cache/", "/docs")
 
@@ -57,16 +60,19 @@ def build_edge_service(host: Host, cached: tuple[str, ...] = (), *, is_selected:
 
     def narrowed(literal: dict[str, Any]) -> dict[str, Any]:
         match = literal["match"]
-        headers = [*selector, *is_grpc, *match.get("headers", ())]
+        headers = [*selector, *is_grpc, *(it for it in match.get("headers", ()) if it not in is_grpc)]
         return literal | {"match": match | ({"headers": headers} if headers else {})} | _facts(host.service)
 
     literals = [narrowed(_to_cache(host, method)) for method in cached]
+    if is_grpc:
+        literals.append(narrowed(_to_a2a(host.sampling_percent, host.service)) | _facts(GATEWAY))
     literals += [narrowed(literal) for literal in service_routes(host)]
     if is_grpc:
         text = f"{host.service} speaks gRPC; what can be called without it is at /openapi.json"
         match = {"prefix": "/"} | ({"headers": selector} if selector else {})
         literals.append(_answer(match, text, status=415) | _facts(host.service))
-    return tuple(build_body(_ROUTE, host.service, literal) for literal in literals)
+    routes = tuple(build_body(_ROUTE, host.service, literal) for literal in literals)
+    return routes if is_selected else (_preflight(), *routes)
 
 
 @lru_cache(maxsize=64)
@@ -79,7 +85,7 @@ def build_edge_routes(
         headers=[{"name": SELECTOR, "present_match": True}],
     )
     own = [build_body(_ROUTE, GATEWAY, literal) for literal in _own_routes(sampling_percent)]
-    rest = build_host(GATEWAY, ("*",), (*_misspelt(), *selected, unknown, *own))
+    rest = build_host(GATEWAY, ("*",), (_preflight(), *_misspelt(), *selected, unknown, *own))
     text = "there is no service of the name in the authority; `meshctl status` lists the names"
     stranger = build_host("unknown", tuple(f"*.{suffix}" for suffix in EDGE_SUFFIXES), (build_answer(text),))
     body = compose(names.EDGE, (*hosts, stranger, rest)).body
@@ -108,6 +114,7 @@ def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
         yield {"match": match, "route": _to_web("0s"), **is_traced, **_facts(GATEWAY)}
     for match in (*({"path": path} for path in _EXACT), *({"prefix": prefix} for prefix in _PREFIXES)):
         yield {"match": match, "route": _to_web(_REQUEST_TIME), **is_traced, **_facts(GATEWAY)}
+    yield {**_to_a2a(sampling_percent), **_facts(GATEWAY)}
     yield {"match": {"prefix": "/", "headers": [_IS_GRPC]}, **to_application(sampling_percent), **_facts(GATEWAY)}
     yield {
         "match": {"path": "/", "headers": [_IS_READ]},
@@ -118,12 +125,25 @@ def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
 
 
 def _misspelt() -> tuple[bytes, ...]:
-    """Paths of REST that belong to no method: those that do are none any more when a route is chosen."""
-    text = "there is nothing at this path; /openapi.json tells what there is"
+    """Paths of REST that belong to no method: those that do are none any more when a call is made.
+
+    Not answered here: the filter for CORS, which looks before that, knows no policy of routes that answer themselves.
+    """
     return tuple(
-        build_body(_ROUTE, GATEWAY, _answer({"prefix": prefix}, text) | _facts(GATEWAY))
+        build_body(_ROUTE, GATEWAY, {"match": {"prefix": prefix}, "route": _to_web(_REQUEST_TIME)} | _facts(GATEWAY))
         for prefix in ("/v1/servers/", "/v1/agents/")
     )
+
+
+def _preflight() -> bytes:
+    """What browsers ask before they let a page call: the filter for CORS answers it."""
+    headers = [
+        {"name": ":method", "string_match": {"exact": "OPTIONS"}},
+        {"name": "origin", "present_match": True},
+        {"name": "access-control-request-method", "present_match": True},
+    ]
+    literal = {"match": {"prefix": "/", "headers": headers}, "route": _to_web(_REQUEST_TIME)}
+    return build_body(_ROUTE, GATEWAY, literal | _facts(GATEWAY))
 
 
 def _to_web(timeout: str) -> dict[str, Any]:
@@ -141,6 +161,19 @@ def _to_cache(host: Host, method: str) -> dict[str, Any]:
         "match": {"path": f"/{method}"},
         **to_application(host.sampling_percent),
         "request_headers_to_add": [{"header": service, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def _to_a2a(sampling_percent: float | None, service: str = "") -> dict[str, Any]:
+    """A2A in gRPC, which the gateway's application serves for every agent; it is told which address was called."""
+    headers = {"x-forwarded-host": "%REQ(:authority)%", **({SELECTOR: service} if service else {})}
+    return {
+        "match": {"prefix": f"/{_A2A}/", "headers": [_IS_GRPC]},
+        **to_application(sampling_percent),
+        "request_headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in headers.items()
+        ],
     }
 
 

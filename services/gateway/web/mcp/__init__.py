@@ -7,6 +7,6 @@
 A backend is asked in the modern form only (record 0017). May import the gateway's own parts and `mesh`.
 """
 
-from services.gateway.web.mcp.routes import mcp_routes
+from services.gateway.web.mcp.routes import open_mcp
 
-__all__ = ["mcp_routes"]
+__all__ = ["open_mcp"]

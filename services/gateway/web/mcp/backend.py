@@ -55,3 +55,7 @@ class Backend(Protocol):
     async def serve(self, request: HostRequest, host: Host) -> Outcome:
         """Answer a request; cancelling cancels it. Raises MeshError when it did not get as far as a server."""
         ...
+
+    def schema_with_headers(self, tool: str) -> Mapping[str, Any] | None:
+        """The schema of a tool some of whose arguments are to be repeated in headers; None for all others."""
+        ...

@@ -13,7 +13,7 @@ from services.gateway.web.mcp.backend import Backend
 from services.gateway.web.mcp.handshake import HandshakeHost
 from services.gateway.web.mcp.modern import ModernHost
 from services.gateway.web.mcp.rebinding import check_page
-from services.gateway.web.mcp.wire import HANDSHAKE, INVALID_REQUEST, PARSE_ERROR, PROTOCOL_VERSION
+from services.gateway.web.mcp.wire import HANDSHAKE, INVALID_REQUEST, MODERN, PARSE_ERROR, PROTOCOL_VERSION
 
 _ALLOW = (b"allow", b"GET, POST, DELETE, OPTIONS")
 
@@ -109,9 +109,11 @@ def _read(headers: dict[str, str], body: bytes) -> dict[str, Any]:
 
 def _is_handshake(frame: dict[str, Any], headers: dict[str, str]) -> bool:
     """Whether a message belongs to a session. The header says so; else what is in the message."""
+    version = headers.get("mcp-protocol-version")
+    if version in MODERN:
+        return False
     if "mcp-session-id" in headers or frame.get("method") == "initialize":
         return True
-    version = headers.get("mcp-protocol-version")
     if version is not None:
         return version in HANDSHAKE
     meta = (frame.get("params") or {}).get("_meta")

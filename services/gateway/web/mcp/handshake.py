@@ -41,7 +41,9 @@ _SESSION_ID = "mcp-session-id"
 _MOST_ROUNDS = 10
 _LEVELS = frozenset({"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"})
 _NOT_HERE = frozenset({"server/discover", "subscriptions/listen"})
-_LISTENER = "listener"
+_USUAL_LEVEL = "info"
+"""For hosts that have not said what they want to hear of a server that logs: in this era servers speak all the same."""
+_ONE = "/servers/"
 
 
 class HandshakeHost:
@@ -150,15 +152,11 @@ class HandshakeHost:
             return
         client, capabilities = params.get("clientInfo"), params.get("capabilities")
         version = params["protocolVersion"] if params["protocolVersion"] in HANDSHAKE else HANDSHAKE[0]
+        client = client if isinstance(client, dict) else {}
+        capabilities = capabilities if isinstance(capabilities, dict) else {}
+        meta = {PROTOCOL_VERSION: MODERN[0], CLIENT_INFO: client, CLIENT_CAPABILITIES: capabilities}
+        request = HostRequest(caller, door, "server/discover", {"_meta": meta}, meta)
         try:
-            session, text = self._sessions.begin(
-                str(caller.principal),
-                door,
-                version,
-                client if isinstance(client, dict) else {},
-                capabilities if isinstance(capabilities, dict) else {},
-            )
-            request = _modern(caller, door, session, None, {"method": "server/discover"})
             outcome = await backend.serve(request, _Nobody())
         except MeshError as err:
             outcome = failure_of(err)
@@ -173,6 +171,18 @@ class HandshakeHost:
             "serverInfo": info or {"name": "agentmesh", "version": "0"},
             **({"instructions": hello["instructions"]} if hello.get("instructions") else {}),
         }
+        try:
+            _, text = self._sessions.begin(
+                str(caller.principal),
+                door,
+                version,
+                client,
+                capabilities,
+                has_logs="logging" in result["capabilities"] and door.startswith(_ONE),
+            )
+        except MeshError as err:
+            await send_json(send, 200, failure_of(err).message(request_id))
+            return
         message = Outcome(result=dump_json(result)).message(request_id)
         await send_json(send, 200, message, (_SESSION_ID.encode(), text.encode()))
 
@@ -369,8 +379,11 @@ def _modern(
         CLIENT_INFO: session.client,
         CLIENT_CAPABILITIES: session.capabilities,
     }
-    if live is not None and live.log_level:
-        meta[LOG_LEVEL] = live.log_level
+    level = live.log_level if live is not None else ""
+    if live is not None and not level and session.has_logs:
+        level = _USUAL_LEVEL
+    if level:
+        meta[LOG_LEVEL] = level
     params["_meta"] = meta
     return HostRequest(caller, door, str(frame["method"]), params, meta)
 

@@ -13,6 +13,7 @@ from mcp.shared.inbound import (
     classify_inbound_request,
     find_duplicated_routing_header,
     unsupported_protocol_version_rejection,
+    validate_mcp_param_headers,
 )
 from starlette.types import Receive, Send
 
@@ -76,14 +77,16 @@ class ModernHost:
                 send, InboundLadderRejection(-32020, f"{duplicated} header appears more than once"), request_id
             )
             return
-        verdict = classify_inbound_request(dict(frame), headers=by_name)
-        if isinstance(verdict, InboundLadderRejection):
-            await self._refuse(send, verdict, request_id)
-            return
         if frame["method"] in _NOT_HERE:
             await send_json(
                 send, 404, failure(METHOD_NOT_FOUND, f"Method not found: {frame['method']}").message(request_id)
             )
+            return
+        verdict: Any = classify_inbound_request(dict(frame), headers=by_name)
+        if not isinstance(verdict, InboundLadderRejection) and frame["method"] == "tools/call":
+            verdict = _check_arguments(backend, frame.get("params") or {}, by_name)
+        if isinstance(verdict, InboundLadderRejection):
+            await self._refuse(send, verdict, request_id)
             return
         params = frame.get("params") or {}
         request = HostRequest(caller, door, frame["method"], params, params.get("_meta") or {})
@@ -136,6 +139,15 @@ class ModernHost:
             error["data"] = rejection.data
         body = dump_json({"jsonrpc": "2.0", "id": request_id, "error": error})
         await send_json(send, status_of(rejection.code), body)
+
+
+def _check_arguments(
+    backend: Backend, params: Mapping[str, Any], headers: Mapping[str, str]
+) -> InboundLadderRejection | None:
+    """What is wrong with headers that repeat arguments, by the schema of the tool (SEP-2243)."""
+    name, arguments = params.get("name"), params.get("arguments") or {}
+    schema = backend.schema_with_headers(name) if isinstance(name, str) and isinstance(arguments, dict) else None
+    return None if schema is None else validate_mcp_param_headers(schema, arguments, headers)
 
 
 async def _relay(conversation: Conversation, stream: EventStream, subscription: RequestId | None) -> Outcome:

@@ -1,11 +1,13 @@
 """One MCP server of the mesh, its names untouched."""
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
 from mesh.access import Principal
 from mesh.mcp.frames import dump_json
+from services.gateway.federation import Shelf
 from services.gateway.web.caller import Caller
 from services.gateway.web.mcp.backend import Host, HostRequest
 from services.gateway.web.mcp.bridges import Bridges
@@ -22,11 +24,19 @@ _ANY_TOOL = ""
 class OneServer:
     """Passes requests on to a bridge, once it is decided that the caller may make them."""
 
-    def __init__(self, name: str, bridges: Bridges, policy: Policy, sealer: Sealer) -> None:
+    def __init__(
+        self, name: str, bridges: Bridges, policy: Policy, sealer: Sealer, shelf: Callable[[], Shelf | None]
+    ) -> None:
         self.name = name
         self._bridges = bridges
         self._policy = policy
         self._sealer = sealer
+        self._shelf = shelf
+
+    def schema_with_headers(self, tool: str) -> Mapping[str, Any] | None:
+        """The schema of a tool whose arguments are to be repeated in headers, as far as it is known."""
+        shelf = self._shelf()
+        return shelf.with_headers.get(tool) if shelf is not None else None
 
     async def serve(self, request: HostRequest, host: Host) -> Outcome:
         """Ask the server. Raises MeshError as `Policy.check` and `Bridges.ask` do."""

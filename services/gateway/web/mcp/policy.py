@@ -1,6 +1,6 @@
 """May this host do that: the decision of the mesh document, counted by its limits and told to the audit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from mesh.access import GATEWAY, Decision, Principal, Target, decide
@@ -51,6 +51,11 @@ class Policy:
         """The decision, told to nobody. Raises Unavailable before it is known who may do what."""
         return decide(self._known().rules, principal, target)
 
+    def likeness(self, principal: Principal) -> Hashable:
+        """The same for all who may do the same by the rules of now."""
+        view = self._known()
+        return view.version, view.rules.roles_of(principal), principal.kind == "anonymous"
+
     async def check(self, caller: Caller, target: Target) -> None:
         """Raise PermissionDenied, Unauthenticated or ResourceExhausted unless the caller may do it now."""
         view = self._known()
@@ -71,6 +76,10 @@ class Policy:
             kind = Unauthenticated if decision.reason == "NOT_AUTHENTICATED" else PermissionDenied
             raise kind(decision.summary, reason=decision.reason, fix="Ask an operator for a role that allows it.")
         await self._count(view, caller, target)
+
+    async def count(self, caller: Caller, target: Target) -> None:
+        """Raise ResourceExhausted when a limit for it is used up."""
+        await self._count(self._known(), caller, target)
 
     async def _count(self, view: AccessView, caller: Caller, target: Target) -> None:
         """Count a call for those limits that the guard, to whom all calls here look alike, has not counted."""

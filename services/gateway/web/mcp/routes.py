@@ -1,13 +1,23 @@
 """Wires the doors."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from mesh.errors import NotFound
+from mesh.errors import InvalidInput, NotFound
+from mesh.runtime import open_background
 from services.gateway.channels import Channels
+from services.gateway.federation import Source
+from services.gateway.federation.shelves import Shelves, open_shelves
 from services.gateway.guard.notes import Notes
 from services.gateway.knowledge import Knowledge
 from services.gateway.limits import RateLimits
+from services.gateway.web.a2a.agents import Agents, Sign
+from services.gateway.web.a2a.gate import Gate
+from services.gateway.web.mcp.agent_tools import AgentTools
+from services.gateway.web.mcp.all_servers import AllServers
 from services.gateway.web.mcp.backend import Backend
 from services.gateway.web.mcp.bridges import Bridges
 from services.gateway.web.mcp.door import Door
@@ -17,30 +27,74 @@ from services.gateway.web.mcp.modern import ModernHost
 from services.gateway.web.mcp.one_server import OneServer
 from services.gateway.web.mcp.policy import Policy
 from services.gateway.web.mcp.sessions import Sealer, Sessions
+from services.gateway.web.mcp.sources import AgentSource, BridgeSource
 from services.gateway.web.mcp.waiting import WaitingRoom
 
+_KINDS = ("mcp", "agent")
+_ALL = "/mcp"
 
-def mcp_routes(knowledge: Knowledge, channels: Channels, limits: RateLimits, notes: Notes) -> list[BaseRoute]:
-    """The routes of MCP."""
+
+@asynccontextmanager
+async def open_mcp(
+    knowledge: Knowledge, channels: Channels, limits: RateLimits, notes: Notes, sign: Sign
+) -> AsyncIterator[list[BaseRoute]]:
+    """The routes of MCP while the block runs; shelves are kept, and all that runs is given up at its end."""
     sealer = Sealer(lambda: knowledge.access.sealing_keys)
     policy = Policy(lambda: knowledge.view, limits, notes)
     bridges = Bridges(channels)
-    modern = ModernHost(WaitingRoom(sealer))
-    handshake = HandshakeHost(Sessions(sealer), LiveSessions())
     servers: dict[str, OneServer] = {}
 
-    def find_server(scope: Scope) -> tuple[Backend, str]:
-        name = scope["path_params"]["name"]
-        if name not in servers:
-            if not any(service.name == name and service.kind == "mcp" for service in knowledge.mesh.services):
-                raise NotFound(
-                    f"There is no MCP server {name[:64]!r}.", field="path", fix="`meshctl status` lists them."
-                )
-            servers[name] = OneServer(name, bridges, policy, sealer)
-        return servers[name], f"/servers/{name}/mcp"
+    def make_source(name: str, kind: str) -> Source:
+        if kind == "agent":
+            return AgentSource(name, channels)
+        return BridgeSource(name, bridges, sealer.digest("shelf", name))
 
     def origins() -> tuple[str, ...]:
         return tuple(knowledge.view.edge.cors.origins) if knowledge.view is not None else ()
 
-    one = Door(find_server, modern, handshake, origins)
-    return [Route("/servers/{name}/mcp", one)]
+    waiting, live = WaitingRoom(sealer), LiveSessions()
+    modern, handshake = ModernHost(waiting), HandshakeHost(Sessions(sealer), live)
+    gate = Gate(knowledge, notes.note)
+    agent_tools = AgentTools(gate, Agents(gate, channels, sign))
+    async with open_shelves(make_source) as shelves:
+
+        def find_server(name: str) -> OneServer:
+            if name not in servers:
+                servers[name] = OneServer(name, bridges, policy, sealer, lambda: shelves.find(name))
+            return servers[name]
+
+        def server_at(scope: Scope) -> tuple[Backend, str]:
+            name = scope["path_params"]["name"]
+            if not any(service.name == name and service.kind == "mcp" for service in knowledge.mesh.services):
+                raise NotFound(
+                    f"There is no MCP server {name[:64]!r}.", field="path", fix="`meshctl status` lists them."
+                )
+            return find_server(name), f"/servers/{name}/mcp"
+
+        backends = {
+            searches: AllServers(shelves, policy, find_server, agent_tools, knowledge.watch, searches=searches)
+            for searches in (False, True)
+        }
+
+        def all_at(scope: Scope) -> tuple[Backend, str]:
+            match scope["query_string"]:
+                case b"" | b"tools=all":
+                    return backends[False], _ALL
+                case b"tools=search":
+                    return backends[True], f"{_ALL}?tools=search"
+            raise InvalidInput("The query says nothing.", field="query", fix="Write ?tools=search, or nothing.")
+
+        async with open_background(_follow(knowledge, shelves)):
+            try:
+                yield [
+                    Route("/servers/{name}/mcp", Door(server_at, modern, handshake, origins)),
+                    Route(_ALL, Door(all_at, modern, handshake, origins)),
+                ]
+            finally:
+                waiting.close()
+                live.close()
+
+
+async def _follow(knowledge: Knowledge, shelves: Shelves) -> None:
+    async for _ in knowledge.watch():
+        shelves.follow((service.name, service.kind) for service in knowledge.mesh.services if service.kind in _KINDS)

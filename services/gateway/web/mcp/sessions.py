@@ -77,6 +77,7 @@ class Session:
     version: str
     client: dict[str, Any]
     capabilities: dict[str, Any]
+    has_logs: bool
     principal: str
     door: str
     began: float
@@ -91,15 +92,27 @@ class Sessions:
         self._read = lru_cache(maxsize=most_read)(self._open)
 
     def begin(
-        self, principal: str, door: str, version: str, client: dict[str, Any], capabilities: dict[str, Any]
+        self,
+        principal: str,
+        door: str,
+        version: str,
+        client: dict[str, Any],
+        capabilities: dict[str, Any],
+        *,
+        has_logs: bool = False,
     ) -> tuple[Session, str]:
-        """A new session and its id. Raises InvalidInput for a host that has too much to say of itself."""
-        session = Session(os.urandom(9).hex(), version, client, capabilities, principal, door, round(self._clock()))
+        """A new session and its id; `has_logs` tells whether what is behind the door logs to hosts.
+
+        Raises InvalidInput for a host that has too much to say of itself.
+        """
+        began = round(self._clock())
+        session = Session(os.urandom(9).hex(), version, client, capabilities, has_logs, principal, door, began)
         facts = {
             "k": session.key,
             "v": version,
             "i": client,
             "c": capabilities,
+            "l": has_logs,
             "p": principal,
             "d": door,
             "t": session.began,
@@ -129,4 +142,4 @@ class Sessions:
         facts = self._sealer.open(text, "mcp session")
         if facts is None:
             return None
-        return Session(facts["k"], facts["v"], facts["i"], facts["c"], facts["p"], facts["d"], facts["t"])
+        return Session(*(facts[name] for name in ("k", "v", "i", "c", "l", "p", "d", "t")))
