@@ -94,25 +94,35 @@ class OutputReader:
 
     def __init__(self, child: Child) -> None:
         self._child = child
+        self._ends_at: float | None = None
+        self._reading: asyncio.Timeout | None = None
         self._exit = asyncio.ensure_future(child.wait())
+        self._exit.add_done_callback(self._on_exit)
 
     async def read(self) -> bytes:
         """Return the next chunk, or nothing at the end."""
         stdout = self._child.stdout
         assert stdout is not None
-        reading = asyncio.ensure_future(stdout.read(_READ_BYTES))
+        # One timeout that is hardly ever set, and no task for each chunk: that would cost more than the chunk.
         try:
-            await asyncio.wait({reading, self._exit}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                # What the child wrote before it exited is in the pipe already.
-                await asyncio.wait({reading}, timeout=_AFTER_EXIT_SECONDS)
-            return reading.result() if reading.done() else b""
+            async with asyncio.timeout_at(self._ends_at) as self._reading:
+                return await stdout.read(_READ_BYTES)
+        except TimeoutError:
+            return b""
         finally:
-            reading.cancel()
+            self._reading = None
 
     def close(self) -> None:
         """Stop watching the child."""
         self._exit.cancel()
+
+    def _on_exit(self, exited: "asyncio.Future[int]") -> None:
+        if exited.cancelled():
+            return
+        # What the child wrote before it exited is in the pipe already.
+        self._ends_at = asyncio.get_running_loop().time() + _AFTER_EXIT_SECONDS
+        if self._reading is not None:
+            self._reading.reschedule(self._ends_at)
 
 
 @asynccontextmanager
