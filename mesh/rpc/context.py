@@ -16,6 +16,12 @@ _PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,]*)([;,]|$)')
 USER_TOKEN = "x-mesh-user"  # noqa: S105 - a header's name
 """The header with the token that tells on whose behalf a call is made."""
 
+TOKEN_FACTS = "x-mesh-tokens"  # noqa: S105 - a header's name
+"""The header in which the edge tells a door of the gateway what it has found out about JSON Web Tokens, as JSON."""
+
+PEER = "x-mesh-peer"
+"""The header in which the edge tells a door of the gateway the SPIFFE id of a client with a certificate of the mesh."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallContext:

@@ -15,6 +15,7 @@ from mesh.runtime import Stop
 from services.gateway.cache import CacheDoor, Generations, Kept, open_flights, open_upstream
 from services.gateway.catalog import CatalogServicer, catalog_service
 from services.gateway.channels import Channels
+from services.gateway.guard.admission import Admission
 from services.gateway.guard.check import Guard
 from services.gateway.guard.notes import Notes
 from services.gateway.guard.server import open_guard
@@ -50,8 +51,9 @@ async def run(stop: Stop) -> None:
         counter = Counter(storage.counts, Circuit("limits"))
         limits = RateLimits(lambda: knowledge.view.edge.limits if knowledge.view is not None else {}, counter)
         signer = UserTokenSigner(settings.secrets_dir)
-        guard = Guard(lambda: knowledge.view, signer, notes.note, limits.take_leased)
-        await stack.enter_async_context(open_guard(settings.guard_listen, [guard.handler, limits.handler]))
+        admission = Admission(lambda: knowledge.view, signer, notes.note, limits.take_leased)
+        handlers = [Guard(admission).handler, limits.handler]
+        await stack.enter_async_context(open_guard(settings.guard_listen, handlers))
 
         kept = Kept(storage.answers, Circuit("cache"))
         flights = await stack.enter_async_context(open_flights())
@@ -60,10 +62,10 @@ async def run(stop: Stop) -> None:
 
         hub = EventHub()
         channels = await stack.enter_async_context(Channels())
-        a2a = A2aDoor(Needs(knowledge, channels, guard.sign, notes, limits, storage, settings.push_networks))
-        graphql = GraphQLDoor(knowledge, hub, stub, channels, guard.sign)
+        a2a = A2aDoor(Needs(knowledge, channels, admission.sign, notes, limits, storage, settings.push_networks))
+        graphql = GraphQLDoor(knowledge, hub, stub, channels, admission.sign)
         mesh_source, task_source = MeshSource(knowledge, hub), TaskSource(knowledge, hub)
-        mcp = await stack.enter_async_context(open_mcp(knowledge, channels, limits, notes, guard.sign))
+        mcp = await stack.enter_async_context(open_mcp(knowledge, channels, limits, notes, admission))
         routes = [
             *token_routes(knowledge, stub),
             *openapi_routes(),

@@ -4,6 +4,6 @@ edge Envoy ──ShouldRateLimit──> RateLimits ──> Counter ──> Circu
 """
 
 from services.gateway.limits.counter import Counter, Taken
-from services.gateway.limits.service import RateLimits
+from services.gateway.limits.service import OverLimit, RateLimits
 
-__all__ = ["Counter", "RateLimits", "Taken"]
+__all__ = ["Counter", "OverLimit", "RateLimits", "Taken"]

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from mesh.config.document.edge import Limit
-from mesh.errors import Unavailable
+from mesh.errors import ResourceExhausted, Unavailable
 from services.gateway.guard.messages import RATE_LIMIT, message
 from services.gateway.limits.counter import Counter, Taken
 from services.gateway.limits.leases import Leases, size_of_lease
@@ -32,6 +32,14 @@ class _Outcome:
     name: str
     limit: Limit
     taken: Taken | None
+
+
+class OverLimit(ResourceExhausted):
+    """A limit is used up; `headers` are those that a client is told, retry-after among them."""
+
+    def __init__(self, summary: str, headers: Mapping[str, str]) -> None:
+        super().__init__(summary, reason=headers.get("x-mesh-reason", "OVER_LIMIT"))
+        self.headers = headers
 
 
 class RateLimits:

@@ -7,9 +7,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mesh.errors import Internal, MeshError
+from mesh.errors import Internal, MeshError, Unauthenticated
 from mesh.rpc.status import code_of
 from mesh.telemetry import get_logger
+from services.gateway.guard.admission import challenge_of
+from services.gateway.limits import OverLimit
 
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
 _STATUS = {
@@ -38,7 +40,7 @@ def http_status_of(error: MeshError) -> int:
 
 def problem_of(error: MeshError, correlation_id: str = "") -> Response:
     """The answer that tells a client of an error."""
-    return build_problem(
+    made = build_problem(
         http_status_of(error),
         error.summary,
         reason=error.reason,
@@ -46,6 +48,12 @@ def problem_of(error: MeshError, correlation_id: str = "") -> Response:
         fix=error.fix,
         correlation_id=correlation_id,
     )
+    made.headers["x-mesh-reason"] = error.reason
+    if isinstance(error, Unauthenticated):
+        made.headers["www-authenticate"] = challenge_of(error)
+    if isinstance(error, OverLimit):
+        made.headers.update(error.headers)
+    return made
 
 
 def build_problem(status: int, detail: str, **more: str) -> Response:

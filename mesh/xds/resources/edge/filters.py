@@ -19,10 +19,11 @@ from typing import Any
 import mesh
 from mesh.config.document.edge import Edge
 from mesh.rpc import SELECTOR
+from mesh.rpc.context import PEER, TOKEN_FACTS
 from mesh.rpc.contracts import PUBLIC, public_descriptor_set
 from mesh.xds import names
 from mesh.xds.resources.edge.limits import client_limits_filter, shared_limits_filter
-from mesh.xds.resources.edge.tokens import tokens_filter
+from mesh.xds.resources.edge.tokens import FACTS, tokens_filter
 from mesh.xds.resources.faults import FAULT_FILTER
 from mesh.xds.resources.limits import build_extension, discovered
 from mesh.xds.resources.resource import Resource, any_of
@@ -47,6 +48,7 @@ _COMPRESSED = (
 _COMPRESSOR = f"{_HTTP}.compressor.v3.Compressor"
 _BY_PATH = r"^(?:/v1/(?:servers|agents)/([a-z0-9-]+)(?:[/:?].*)?|.*)$"
 _LARGEST_INSPECTED = 1 << 20
+_GUARD, _GUARD_WITH_BODY = "guard", "guard-with-body"
 _GUARD_TIMEOUT = "5s"
 
 # What names the tool or the skill is in the message, and so is what the firewall looks at. All others are decided by
@@ -74,11 +76,25 @@ def build_filters(edge: Edge) -> list[dict[str, Any]]:
         tokens_filter(),
         {"name": "rest", "typed_config": _rest()},
         client_limits_filter(),
-        _unless("guard", _is_one_of(":path", _WITH_BODY), _guard({})),
-        _unless("guard-with-body", _is_one_of(":path", _WITH_BODY), _guard(_BODY), invert=True),
+        _unless(_GUARD, _is_one_of(":path", _WITH_BODY), _guard({})),
+        _unless(_GUARD_WITH_BODY, _is_one_of(":path", _WITH_BODY), _guard(_BODY), invert=True),
         shared_limits_filter(),
         FAULT_FILTER,
     ]
+
+
+@cache
+def decided_by_the_door() -> dict[str, Any]:
+    """The part of a route whose door lets requests in by itself: the guard is not asked, the door is told instead."""
+    off = any_of(f"{_HTTP}.ext_authz.v3.ExtAuthzPerRoute", {"disabled": True})
+    told = {TOKEN_FACTS: f"%DYNAMIC_METADATA({FACTS})%", PEER: "%DOWNSTREAM_PEER_URI_SAN%"}
+    return {
+        "typed_per_filter_config": {_GUARD: off, _GUARD_WITH_BODY: off},
+        "request_headers_to_add": [
+            {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for name, value in told.items()
+        ],
+    }
 
 
 @lru_cache(maxsize=64)
@@ -181,7 +197,7 @@ def _guard(body: dict[str, Any]) -> dict[str, Any]:
         "grpc_service": {"envoy_grpc": {"cluster_name": names.GUARD_CLUSTER}, "timeout": _GUARD_TIMEOUT},
         "transport_api_version": "V3",
         "status_on_error": {"code": "ServiceUnavailable"},
-        "metadata_context_namespaces": ["envoy.filters.http.jwt_authn"],
+        "metadata_context_namespaces": [FACTS],
         "route_metadata_context_namespaces": [names.ROUTE_FACTS],
         **body,
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 from mesh.config.document.edge import Edge, Protection
 from mesh.model import Address, ProxySpec
-from mesh.rpc.context import USER_TOKEN
+from mesh.rpc.context import PEER, TOKEN_FACTS, USER_TOKEN
 from mesh.xds import names
 from mesh.xds.resources.edge.filters import CORRELATION_ID, build_filters
 from mesh.xds.resources.limits import connection_filter
@@ -19,7 +19,15 @@ _EARLY = "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutatio
 # No client has an address in it (RFC 5737).
 _NOBODY = {"cidr_ranges": [{"address_prefix": "192.0.2.1", "prefix_len": 32}]}
 
-_NOT_FOR_CLIENTS = (USER_TOKEN, "x-forwarded-host", "x-forwarded-client-cert", "x-original-url", "x-rewrite-url")
+_NOT_FOR_CLIENTS = (
+    USER_TOKEN,
+    TOKEN_FACTS,
+    PEER,
+    "x-forwarded-host",
+    "x-forwarded-client-cert",
+    "x-original-url",
+    "x-rewrite-url",
+)
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from mesh.config.document.edge import CacheRule, Cors
 from mesh.rpc import SELECTOR
 from mesh.rpc.contracts import find_reads
 from mesh.xds import names
+from mesh.xds.resources.edge.filters import decided_by_the_door
 from mesh.xds.resources.host import Host, tracing_of
 from mesh.xds.resources.resource import Resource, any_of, build_body, wrap_body
 from mesh.xds.resources.routes import EDGE_SUFFIXES, build_answer, build_host, compose, service_routes, to_application
@@ -43,8 +44,9 @@ _IS_READ = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEA
 _A2A = "lf.a2a.v1.A2AService"
 _REQUEST_TIME = "60s"
 
-_ENDLESS = ("/graphql", "/events", "/ws", "/mcp")
-_ENDLESS_BELOW = ("/servers/", "/agents/")
+_ENDLESS = ("/graphql", "/events", "/ws")
+_ENDLESS_BELOW = ("/agents/",)
+_MCP = ({"path": "/mcp"}, {"prefix": "/servers/"})
 _EXACT = ("/openapi.json", "/healthz", "/readyz")
 _PREFIXES = ("/oauth2/", "/.well-known/", "/v1/auth/", "/v1/cache/", "/docs")
 
@@ -112,6 +114,8 @@ def _own_routes(sampling_percent: float | None) -> Iterable[dict[str, Any]]:
     is_traced = tracing_of(sampling_percent)
     for match in (*({"path": path} for path in _ENDLESS), *({"prefix": prefix} for prefix in _ENDLESS_BELOW)):
         yield {"match": match, "route": _to_web("0s"), **is_traced, **_facts(GATEWAY)}
+    for match in _MCP:
+        yield {"match": match, "route": _to_web("0s"), **is_traced, **_facts(GATEWAY), **decided_by_the_door()}
     for match in (*({"path": path} for path in _EXACT), *({"prefix": prefix} for prefix in _PREFIXES)):
         yield {"match": match, "route": _to_web(_REQUEST_TIME), **is_traced, **_facts(GATEWAY)}
     yield {**_to_a2a(sampling_percent), **_facts(GATEWAY)}

@@ -19,6 +19,9 @@ from mesh.xds.resources.values import seconds
 OWN = "own"
 """The key under which the guard finds what a token of the own issuer says; others have issuer.NAME."""
 
+FACTS = "envoy.filters.http.jwt_authn"
+"""The metadata in which Envoy says what it has found out."""
+
 _JWT = "extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _CLOCK_SKEW = 5
 _KEPT = 10_000

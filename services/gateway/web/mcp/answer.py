@@ -1,8 +1,8 @@
 """The HTTP answer to a POST: JSON when there is only an outcome, an event stream as soon as there is more."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
 
@@ -10,6 +10,9 @@ from services.gateway.web.mcp.wire import INVALID_PARAMS, INVALID_REQUEST, METHO
 
 PING_SECONDS = 15.0
 """After so much silence something is sent, so that nobody on the way takes the stream for dead."""
+
+_SOON = 0.1
+"""Seconds in which most requests are answered."""
 
 _PING = b": ping\n\n"
 _EVENTS = (
@@ -19,6 +22,8 @@ _EVENTS = (
 )
 _STATUS = {PARSE_ERROR: 400, INVALID_REQUEST: 400, INVALID_PARAMS: 400, METHOD_NOT_FOUND: 404}
 _STATUS |= dict.fromkeys((-32020, -32021, -32022), 400)
+
+Result = TypeVar("Result")
 
 
 async def send_json(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
@@ -78,6 +83,41 @@ async def has_gone(receive: Receive) -> None:
     """Come back when the host has closed the connection."""
     while (await receive()).get("type") != "http.disconnect":
         pass
+
+
+async def attended(work: Coroutine[Any, Any, Result], receive: Receive | None, stream: EventStream) -> Result | None:
+    """The result of work that runs in this very task, with pings in its silence.
+
+    With `receive` it is None when the host has gone: the work is cancelled for that. For work that is over soon, as
+    nearly all is, nothing but a timer is made.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    attending: list[asyncio.Task[None]] = []
+    has_left = False
+
+    async def attend() -> None:
+        nonlocal has_left
+        gone: asyncio.Future[None] = loop.create_future() if receive is None else loop.create_task(has_gone(receive))
+        try:
+            while not (await asyncio.wait({gone}, timeout=PING_SECONDS))[0]:
+                await stream.ping()
+            has_left = True
+            task.cancel()
+        finally:
+            gone.cancel()
+
+    timer = loop.call_later(_SOON, lambda: attending.append(loop.create_task(attend())))
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not has_left or task.uncancel():
+            raise
+        return None
+    finally:
+        timer.cancel()
+        for each in attending:
+            each.cancel()
 
 
 async def with_pings(stream: EventStream, work: Awaitable[Any]) -> Any:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from services.gateway.web.caller import Caller
-from services.gateway.web.mcp.wire import CLIENT_CAPABILITIES, Outcome
+from services.gateway.web.mcp.wire import CLIENT_CAPABILITIES, LOG_LEVEL, METHOD_NOT_FOUND, Outcome, failure
 
 _ASKABLE = ("elicitation", "sampling", "roots")
+_LONG = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/result"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,18 @@ class HostRequest:
         capabilities = self.meta.get(CLIENT_CAPABILITIES)
         return isinstance(capabilities, dict) and any(name in capabilities for name in _ASKABLE)
 
+    @property
+    def is_long(self) -> bool:
+        """Whether answering may take as long as people do."""
+        return self.method in _LONG
+
+    @property
+    def has_only_result(self) -> bool:
+        """Whether nothing but its outcome is ever told or asked because of it."""
+        if "progressToken" in self.meta or LOG_LEVEL in self.meta or self.method == "subscriptions/listen":
+            return False
+        return not (self.is_long and self.can_be_asked)
+
 
 class Host(Protocol):
     """The way back to a host while one request of it runs."""
@@ -47,6 +60,17 @@ class Host(Protocol):
     async def ask(self, method: str, params: bytes) -> Outcome:
         """Ask the host something and wait for its answer."""
         ...
+
+
+class Nobody:
+    """The way to a host to which nothing can be said."""
+
+    async def tell(self, method: str, params: bytes) -> None:
+        """Drop it."""
+
+    async def ask(self, method: str, params: bytes) -> Outcome:
+        """There is nobody to ask."""
+        return failure(METHOD_NOT_FOUND, "The host cannot be asked now.")
 
 
 class Backend(Protocol):

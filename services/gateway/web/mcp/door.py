@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from mesh.mcp.frames import DEFAULT_MAX_FRAME_BYTES, BadFrame, dump_json
-from services.gateway.web.caller import caller_in
+from services.gateway.web.entrance import Entrance
 from services.gateway.web.mcp.answer import send_json, status_of
 from services.gateway.web.mcp.backend import Backend
 from services.gateway.web.mcp.handshake import HandshakeHost
@@ -26,11 +26,13 @@ class Door:
         find: Callable[[Scope], tuple[Backend, str]],
         modern: ModernHost,
         handshake: HandshakeHost,
+        entrance: Entrance,
         origins: Callable[[], tuple[str, ...]],
     ) -> None:
         self._find = find
         self._modern = modern
         self._handshake = handshake
+        self._entrance = entrance
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,8 +40,8 @@ class Door:
         pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         headers = dict(pairs)
         check_page(headers, self._origins())
+        caller, send = await self._entrance.let_in(scope["path"], scope["query_string"], headers, send)
         backend, door = self._find(scope)
-        caller = caller_in(headers)
         match scope["method"]:
             case "POST":
                 pass

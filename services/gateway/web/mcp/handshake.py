@@ -13,8 +13,8 @@ from starlette.types import Receive, Send
 from mesh.errors import InvalidInput, MeshError, NotFound
 from mesh.mcp.frames import dump_json
 from services.gateway.web.caller import Caller
-from services.gateway.web.mcp.answer import PING_SECONDS, EventStream, has_gone, send_json, with_pings
-from services.gateway.web.mcp.backend import Backend, HostRequest
+from services.gateway.web.mcp.answer import PING_SECONDS, EventStream, attended, has_gone, send_json
+from services.gateway.web.mcp.backend import Backend, HostRequest, Nobody
 from services.gateway.web.mcp.live import LiveSession, LiveSessions, without_subscription
 from services.gateway.web.mcp.sessions import Session, Sessions
 from services.gateway.web.mcp.wire import (
@@ -157,7 +157,7 @@ class HandshakeHost:
         meta = {PROTOCOL_VERSION: MODERN[0], CLIENT_INFO: client, CLIENT_CAPABILITIES: capabilities}
         request = HostRequest(caller, door, "server/discover", {"_meta": meta}, meta)
         try:
-            outcome = await backend.serve(request, _Nobody())
+            outcome = await backend.serve(request, Nobody())
         except MeshError as err:
             outcome = failure_of(err)
         if outcome.result is None:
@@ -190,9 +190,8 @@ class HandshakeHost:
         params = frame.get("params")
         if frame["method"] == "notifications/cancelled" and isinstance(params, dict):
             request_id = params.get("requestId")
-            task = live.running.get(request_id) if isinstance(request_id, str | int) else None
-            if task is not None:
-                task.cancel()
+            if isinstance(request_id, str | int):
+                live.cancel(request_id)
 
     async def _answer(
         self,
@@ -210,19 +209,24 @@ class HandshakeHost:
             await send_json(send, 200, own.message(request_id))
             return
         stream = EventStream(send)
-        work = asyncio.ensure_future(_serve(backend, request, _SessionHost(live, stream)))
-        live.running[request_id] = work
+        task = asyncio.current_task()
+        assert task is not None
+        live.running[request_id] = task
+        outcome: Outcome | None
         try:
             # A host of this era that hangs up does not cancel by that.
-            outcome: Outcome = await with_pings(stream, asyncio.shield(work))
+            outcome = await attended(_serve(backend, request, _SessionHost(live, stream)), None, stream)
         except asyncio.CancelledError:
-            if not work.cancelled():
-                work.cancel()
+            if live.running.get(request_id) is task:
                 raise
             # The host has cancelled it, and expects no answer.
-            outcome = failure(INTERNAL_ERROR, "The request was cancelled.")
+            task.uncancel()
+            outcome = None
         finally:
-            live.running.pop(request_id, None)
+            if live.running.get(request_id) is task:
+                del live.running[request_id]
+        if outcome is None:
+            outcome = failure(INTERNAL_ERROR, "The request was cancelled.")
         message = outcome.message(request_id)
         if stream.has_begun:
             await stream.event(message)
@@ -275,17 +279,6 @@ class HandshakeHost:
         live.listener = asyncio.create_task(_follow(backend, request, live))
 
 
-class _Nobody:
-    """The way to a host to which nothing can be said at the moment."""
-
-    async def tell(self, method: str, params: bytes) -> None:
-        """Drop it."""
-
-    async def ask(self, method: str, params: bytes) -> Outcome:
-        """There is nobody to ask."""
-        return failure(INTERNAL_ERROR, "The host cannot be asked now.")
-
-
 class _SessionHost:
     """The way to a host while one request of its session runs."""
 
@@ -311,7 +304,7 @@ class _ListeningHost:
             await self._live.tell(method, without_subscription(params))
 
     async def ask(self, method: str, params: bytes) -> Outcome:
-        return await _Nobody().ask(method, params)
+        return await Nobody().ask(method, params)
 
 
 async def _follow(backend: Backend, request: HostRequest, live: LiveSession) -> None:

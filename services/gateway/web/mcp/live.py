@@ -81,11 +81,18 @@ class LiveSession:
         while self._held:
             await stream.event(self._held.popleft())
 
+    def cancel(self, request_id: RequestId) -> None:
+        """Stop a request that the host gives up: one that is found in `running` no more when it is cancelled."""
+        task = self.running.pop(request_id, None)
+        if task is not None:
+            task.cancel()
+
     def end(self) -> None:
         """Stop all that goes on."""
-        for task in (*self.running.values(), self.listener):
-            if task is not None:
-                task.cancel()
+        for request_id in tuple(self.running):
+            self.cancel(request_id)
+        if self.listener is not None:
+            self.listener.cancel()
 
 
 class LiveSessions:

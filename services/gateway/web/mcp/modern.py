@@ -20,8 +20,8 @@ from starlette.types import Receive, Send
 from mesh.errors import MeshError
 from mesh.mcp.frames import dump_json
 from services.gateway.web.caller import Caller
-from services.gateway.web.mcp.answer import EventStream, has_gone, send_json, status_of, with_pings
-from services.gateway.web.mcp.backend import Backend, HostRequest
+from services.gateway.web.mcp.answer import EventStream, attended, has_gone, send_json, status_of, with_pings
+from services.gateway.web.mcp.backend import Backend, HostRequest, Nobody
 from services.gateway.web.mcp.waiting import Conversation, WaitingRoom
 from services.gateway.web.mcp.wire import (
     HANDSHAKE,
@@ -91,6 +91,11 @@ class ModernHost:
         params = frame.get("params") or {}
         request = HostRequest(caller, door, frame["method"], params, params.get("_meta") or {})
         stream = EventStream(send)
+        if request.has_only_result and "requestState" not in params:
+            said = await attended(_only_result(backend, request), receive, stream)
+            if said is not None:
+                await self._answer(send, stream, said, request_id)
+            return
         conversation = self._conversation(backend, request)
         if isinstance(conversation, Outcome):
             await self._answer(send, stream, conversation, request_id)
@@ -104,10 +109,7 @@ class ModernHost:
                 # Closing the stream is how a host of this era cancels.
                 conversation.cancel()
                 return
-            outcome: Outcome = work.result()
-            if request.method == "server/discover" and outcome.result is not None:
-                outcome = Outcome(result=_with_versions(outcome.result))
-            await self._answer(send, stream, outcome, request_id)
+            await self._answer(send, stream, _told_here(request, work.result()), request_id)
         finally:
             gone.cancel()
             work.cancel()
@@ -148,6 +150,22 @@ def _check_arguments(
     name, arguments = params.get("name"), params.get("arguments") or {}
     schema = backend.schema_with_headers(name) if isinstance(name, str) and isinstance(arguments, dict) else None
     return None if schema is None else validate_mcp_param_headers(schema, arguments, headers)
+
+
+async def _only_result(backend: Backend, request: HostRequest) -> Outcome:
+    """The outcome of a request to which nothing else belongs."""
+    try:
+        outcome = await backend.serve(request, Nobody())
+    except MeshError as err:
+        return failure_of(err)
+    return _told_here(request, outcome)
+
+
+def _told_here(request: HostRequest, outcome: Outcome) -> Outcome:
+    """An outcome with what the gateway has to say for itself."""
+    if request.method == "server/discover" and outcome.result is not None:
+        return Outcome(result=_with_versions(outcome.result))
+    return outcome
 
 
 async def _relay(conversation: Conversation, stream: EventStream, subscription: RequestId | None) -> Outcome:

@@ -13,11 +13,10 @@ from services.gateway.web.mcp.backend import Host, HostRequest
 from services.gateway.web.mcp.bridges import Bridges
 from services.gateway.web.mcp.policy import Policy, target_of
 from services.gateway.web.mcp.sessions import Sealer
-from services.gateway.web.mcp.wire import LOG_LEVEL, Outcome
+from services.gateway.web.mcp.wire import Outcome
 
 _CALL_SECONDS = 3600.0
 _OTHER_SECONDS = 60.0
-_LONG = frozenset({"tools/call", "prompts/get", "resources/read", "tasks/result"})
 _ANY_TOOL = ""
 
 
@@ -40,17 +39,18 @@ class OneServer:
 
     async def serve(self, request: HostRequest, host: Host) -> Outcome:
         """Ask the server. Raises MeshError as `Policy.check` and `Bridges.ask` do."""
-        await self._policy.check(request.caller, target_of(self.name, request.method, request.name))
-        asked = pb.AskRequest(
-            method=request.method, params=dump_json(request.params), session_key=self._session_key(request)
-        )
+        target = target_of(self.name, request.method, request.name)
+        await self._policy.check(request.caller, target)
+        params = dump_json(request.params)
+        self._policy.inspect(request.caller, target, params)
+        asked = pb.AskRequest(method=request.method, params=params, session_key=self._session_key(request))
         if request.method == "subscriptions/listen":
             return await self._bridges.talk(self.name, asked, request.caller, host, timeout=None)
-        timeout = _CALL_SECONDS if request.method in _LONG else _OTHER_SECONDS
-        if _has_more(request):
-            outcome = await self._bridges.talk(self.name, asked, request.caller, host, timeout=timeout)
-        else:
+        timeout = _CALL_SECONDS if request.is_long else _OTHER_SECONDS
+        if request.has_only_result:
             outcome = await self._bridges.ask(self.name, asked, request.caller, timeout=timeout)
+        else:
+            outcome = await self._bridges.talk(self.name, asked, request.caller, host, timeout=timeout)
         if request.method == "tools/list" and outcome.result is not None:
             return self._only_allowed(outcome.result, request.caller)
         return outcome
@@ -73,9 +73,3 @@ class OneServer:
 
     def _may_call(self, principal: Principal, tool: str) -> bool:
         return self._policy.decide(principal, target_of(self.name, "tools/call", tool)).is_allowed
-
-
-def _has_more(request: HostRequest) -> bool:
-    """Whether anything but a result may belong to a request."""
-    meta = request.meta
-    return "progressToken" in meta or LOG_LEVEL in meta or (request.method in _LONG and request.can_be_asked)

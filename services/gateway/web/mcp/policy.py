@@ -60,22 +60,27 @@ class Policy:
         """Raise PermissionDenied, Unauthenticated or ResourceExhausted unless the caller may do it now."""
         view = self._known()
         decision = decide(view.rules, caller.principal, target)
-        self._notes.note(
-            Noted(
-                caller.principal,
-                target,
-                "allowed" if decision.is_allowed else "refused",
-                decision.reason,
-                decision.rule,
-                "mcp",
-                caller.client,
-                caller.correlation_id,
-            )
-        )
+        self._note(caller, target, "allowed" if decision.is_allowed else "refused", decision.reason, decision.rule)
         if not decision.is_allowed:
             kind = Unauthenticated if decision.reason == "NOT_AUTHENTICATED" else PermissionDenied
             raise kind(decision.summary, reason=decision.reason, fix="Ask an operator for a role that allows it.")
         await self._count(view, caller, target)
+
+    def inspect(self, caller: Caller, target: Target, text: bytes) -> None:
+        """Raise PermissionDenied for what the firewall blocks in what was sent; `text` is JSON."""
+        firewall = self._known().firewall
+        finding = firewall.inspect("", {}, text) if firewall.looks_at_bodies else None
+        if finding is None:
+            return
+        word = "blocked" if finding.blocks else "allowed"
+        self._note(caller, target, word, "FIREWALL", finding.rule)
+        if finding.blocks:
+            raise PermissionDenied(
+                f"The request fits the firewall rule {finding.rule}.",
+                reason="FIREWALL",
+                field="params",
+                fix="Send it without what looks like an attack, or ask the operator to change the rule.",
+            )
 
     async def count(self, caller: Caller, target: Target) -> None:
         """Raise ResourceExhausted when a limit for it is used up."""
@@ -98,6 +103,11 @@ class Policy:
             raise ResourceExhausted(
                 answer.raw_body.decode(), reason="OVER_LIMIT", fix="Call less often, or ask for a higher limit."
             )
+
+    def _note(self, caller: Caller, target: Target, word: str, reason: str, rule: str) -> None:
+        self._notes.note(
+            Noted(caller.principal, target, word, reason, rule, "mcp", caller.client, caller.correlation_id)
+        )
 
     def _known(self) -> AccessView:
         view = self._view()

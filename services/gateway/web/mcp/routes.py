@@ -11,11 +11,13 @@ from mesh.runtime import open_background
 from services.gateway.channels import Channels
 from services.gateway.federation import Source
 from services.gateway.federation.shelves import Shelves, open_shelves
+from services.gateway.guard.admission import Admission
 from services.gateway.guard.notes import Notes
 from services.gateway.knowledge import Knowledge
 from services.gateway.limits import RateLimits
-from services.gateway.web.a2a.agents import Agents, Sign
+from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.gate import Gate
+from services.gateway.web.entrance import Entrance
 from services.gateway.web.mcp.agent_tools import AgentTools
 from services.gateway.web.mcp.all_servers import AllServers
 from services.gateway.web.mcp.backend import Backend
@@ -36,7 +38,7 @@ _ALL = "/mcp"
 
 @asynccontextmanager
 async def open_mcp(
-    knowledge: Knowledge, channels: Channels, limits: RateLimits, notes: Notes, sign: Sign
+    knowledge: Knowledge, channels: Channels, limits: RateLimits, notes: Notes, admission: Admission
 ) -> AsyncIterator[list[BaseRoute]]:
     """The routes of MCP while the block runs; shelves are kept, and all that runs is given up at its end."""
     sealer = Sealer(lambda: knowledge.access.sealing_keys)
@@ -52,10 +54,11 @@ async def open_mcp(
     def origins() -> tuple[str, ...]:
         return tuple(knowledge.view.edge.cors.origins) if knowledge.view is not None else ()
 
+    entrance = Entrance(admission, limits)
     waiting, live = WaitingRoom(sealer), LiveSessions()
     modern, handshake = ModernHost(waiting), HandshakeHost(Sessions(sealer), live)
     gate = Gate(knowledge, notes.note)
-    agent_tools = AgentTools(gate, Agents(gate, channels, sign))
+    agent_tools = AgentTools(gate, Agents(gate, channels, admission.sign))
     async with open_shelves(make_source) as shelves:
 
         def find_server(name: str) -> OneServer:
@@ -87,8 +90,8 @@ async def open_mcp(
         async with open_background(_follow(knowledge, shelves)):
             try:
                 yield [
-                    Route("/servers/{name}/mcp", Door(server_at, modern, handshake, origins)),
-                    Route(_ALL, Door(all_at, modern, handshake, origins)),
+                    Route("/servers/{name}/mcp", Door(server_at, modern, handshake, entrance, origins)),
+                    Route(_ALL, Door(all_at, modern, handshake, entrance, origins)),
                 ]
             finally:
                 waiting.close()

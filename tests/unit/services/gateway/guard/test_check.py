@@ -7,6 +7,7 @@ from mesh.access import AccessRules
 from mesh.access.firewall import Firewall
 from mesh.config.document.access import AccessPolicy
 from mesh.config.document.edge import Firewall as FirewallPolicy
+from services.gateway.guard.admission import Admission
 from services.gateway.guard.check import Guard
 from services.gateway.guard.messages import AUTHORIZATION, message
 from services.gateway.guard.view import AccessView
@@ -43,7 +44,7 @@ def guard(noted):
     view = AccessView(
         rules=AccessRules(parsed(AccessPolicy, ACCESS)), firewall=Firewall(parsed(FirewallPolicy, FIREWALL))
     )
-    return Guard(lambda: view, Signer(), noted.append)
+    return Guard(Admission(lambda: view, Signer(), noted.append))
 
 
 def call(tool="json", arguments=b"{}"):
@@ -114,7 +115,7 @@ async def test_the_token_for_services_has_the_roles_that_come_from_claims(noted)
             signed.append((key, claims["roles"]))
             return "token"
 
-    guard = Guard(lambda: view, Noting(), noted.append)
+    guard = Guard(Admission(lambda: view, Noting(), noted.append))
     for groups in (["staff"], ["guests"]):
         asked = question(body=call(), content_type="application/grpc")
         tokens = asked.attributes.metadata_context.filter_metadata["envoy.filters.http.jwt_authn"]
