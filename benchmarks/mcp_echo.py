@@ -1,13 +1,16 @@
-"""The server that MCP benchmarks call: one tool that gives back its text. `mcp_echo.py [PORT]`: HTTP, else stdio."""
+"""The server that MCP benchmarks call: one tool that gives back its text. `mcp_echo.py [PORT]`: HTTP, else stdio.
+
+Written with FastMCP and its defaults, as most servers in Python are; it runs in an environment of its own, see peers.py.
+"""
 
 import sys
 
-from mcp.server.mcpserver import MCPServer
+from fastmcp import FastMCP
 
-server = MCPServer("echo", log_level="WARNING")
+server = FastMCP("echo")
 
 
-@server.tool()
+@server.tool
 async def echo(text: str) -> str:
     """Give the text back."""
     return text
@@ -15,6 +18,6 @@ async def echo(text: str) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        server.run("streamable-http", port=int(sys.argv[1]), json_response=True, stateless_http=True)
+        server.run("http", host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", show_banner=False)
     else:
-        server.run()
+        server.run("stdio", log_level="warning", show_banner=False)

@@ -49,6 +49,10 @@ class _StderrWriter:
     debug = info = warning = warn = error = critical = fatal = exception = log = msg
 
 
+_TALKATIVE = ("httpx", "httpx2")
+"""Packages that tell each request."""
+
+
 def configure_logs(service: str, *, level: str = "info", is_for_foreign: bool = True) -> None:
     """Send the logs of this process to stderr as JSON lines of `service`, from `level` up.
 
@@ -92,6 +96,8 @@ def _route_foreign(enrich: list[Processor], render: list[Processor], threshold: 
     root.addHandler(handler)
     # Other packages are talkative: their debug lines are for their developers, not for ours.
     root.setLevel(max(threshold, logging.INFO))
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -35,6 +35,8 @@ from mesh.telemetry import get_logger
 ASK_TIMEOUT = 60.0
 """Seconds for an Ask that has no deadline of its own."""
 
+_END_SECONDS = 1.0
+
 DIALOG_TIMEOUT = 24 * 3600.0
 """Seconds for a Dialog that has no deadline of its own."""
 
@@ -85,6 +87,13 @@ class RequestServer:
             try:
                 while (said := await dialog.next()) is not None:
                     await context.write(said)
+                if not failures:
+                    outcome = await asking
+                    await context.write(pb.DialogResponse(outcome=_outcome_to_proto(outcome)))
+                    # A stream that ends before its caller has ended it is reset, and connections with many resets are
+                    # closed by those on the way.
+                    await asyncio.wait({answering}, timeout=_END_SECONDS)
+                    failures.clear()
             finally:
                 answering.cancel()
                 # Where the caller has gone, what it asked is given up.
@@ -93,7 +102,6 @@ class RequestServer:
             _log.warning("mcp_notifications_dropped", method=request.method, dropped=dialog.dropped)
         if failures:
             raise failures[0]
-        await context.write(pb.DialogResponse(outcome=_outcome_to_proto(asking.result())))
 
     async def _run(
         self,

@@ -53,6 +53,8 @@ class Shelf:
     problem: str = ""
     since: float = field(default_factory=time.time)
     is_filled: bool = False
+    awaited_until: float = 0.0
+    """Until then, on time.monotonic's clock, listings wait for it to be filled for the first time."""
     with_headers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Schemas of tools some of whose arguments are repeated in headers (x-mcp-header), by the tool's name."""
 

@@ -1,6 +1,7 @@
 """Keeps a shelf for each server and agent of the mesh, each in a task of its own."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -32,16 +33,21 @@ class Shelves:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._listeners: set[asyncio.Queue[Changed]] = set()
         self._looked = asyncio.Event()
+        self._well: dict[str, int] = {}
+        self._nudges: dict[str, asyncio.Event] = {}
         self._names: Names | None = None
         self._prompt_names: Names | None = None
         self.version = 0
         """Grows with each change of anything."""
 
-    def follow(self, services: Iterable[tuple[str, str]]) -> None:
-        """Keep shelves for these services, given by name and kind, and for no others."""
-        wanted = dict(services)
+    def follow(self, services: Iterable[tuple[str, str, int]]) -> None:
+        """Keep shelves for these services, given by name, kind and number of healthy instances, and for no others."""
+        services = tuple(services)
+        wanted = {name: kind for name, kind, _ in services}
         for name in [name for name, shelf in self._shelves.items() if wanted.get(name) != shelf.kind]:
             self._tasks.pop(name).cancel()
+            del self._nudges[name]
+            self._well.pop(name, None)
             shelf = self._shelves.pop(name)
             for kind in KINDS:
                 if shelf.offers[kind]:
@@ -49,17 +55,26 @@ class Shelves:
         for name, what in wanted.items():
             if name not in self._shelves:
                 shelf = self._shelves[name] = Shelf(name, what)
+                self._nudges[name] = asyncio.Event()
                 self._tasks[name] = asyncio.create_task(self._keep(shelf, self._make_source(name, what)))
 
+        for name, _, well in services:
+            if well > self._well.get(name, 0):
+                # It has just come up, or back: no reason to wait any longer.
+                self._nudges[name].set()
+                if not self._shelves[name].is_filled:
+                    self._shelves[name].awaited_until = time.monotonic() + _FIRST_LOOK_SECONDS
+            self._well[name] = well
+
     async def look(self) -> list[Shelf]:
-        """All shelves, sorted by name. Waits a moment for those of which nothing is known yet, and never for others."""
-        if any(not shelf.is_filled and not shelf.problem for shelf in self._shelves.values()):
-            try:
-                async with asyncio.timeout(_FIRST_LOOK_SECONDS):
-                    while any(not shelf.is_filled and not shelf.problem for shelf in self._shelves.values()):
-                        await self._looked.wait()
-            except TimeoutError:
-                pass
+        """All shelves, sorted by name. Waits a moment for servers that have just come up, and never for others."""
+        while awaited := [shelf.awaited_until for shelf in self._shelves.values() if not shelf.is_filled]:
+            left = max(awaited) - time.monotonic()
+            if left <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._looked.wait()
         return [self._shelves[name] for name in sorted(self._shelves)]
 
     def find(self, server: str) -> Shelf | None:
@@ -98,8 +113,9 @@ class Shelves:
         return Names((offer.server, offer.key) for shelf in self._shelves.values() for offer in shelf.offers[kind])
 
     async def _keep(self, shelf: Shelf, source: Source) -> None:
-        backoff = Backoff(0.2, 15.0)
+        backoff, nudge = Backoff(0.2, 15.0), self._nudges[shelf.server]
         while True:
+            nudge.clear()
             try:
                 # First of all: what changes while lists are read is not missed.
                 async with source.changes() as changes:
@@ -109,7 +125,10 @@ class Shelves:
                     await self._follow(shelf, source, changes)
             except (MeshError, TimeoutError) as err:
                 self._set_problem(shelf, str(err) or f"{shelf.server} has not told what it offers in time.")
-            await asyncio.sleep(backoff.next())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await nudge.wait()
+                    backoff.reset()
 
     async def _follow(self, shelf: Shelf, source: Source, changes: AsyncIterator[OfferKind]) -> None:
         while True:

@@ -1,6 +1,7 @@
 """Asks bridges, through the own sidecar: Ask for what has only a result, Dialog for all else."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ from services.gateway.web.mcp.wire import Outcome, failure
 
 _SERVICE = "/agentmesh.mcp.v1.McpBridgeService"
 _BROKEN = -32603
+_END_SECONDS = 2.0
+_EARLY_SECONDS = 1.1
+_RESET_SECONDS = 0.05
 
 
 class Bridges:
@@ -24,43 +28,101 @@ class Bridges:
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
+        self._ending: set[asyncio.Task[None]] = set()
+        self._next_reset: dict[str, float] = {}
 
     async def ask(self, server: str, request: pb.AskRequest, caller: Caller, *, timeout: float) -> Outcome:
         """The outcome of a request that nothing else belongs to. Raises MeshError when the server cannot be asked."""
         async with self._channels.use(server) as channel:
-            call = channel.unary_unary(
+            open_call: Any = channel.unary_unary(
                 f"{_SERVICE}/Ask",
                 request_serializer=pb.AskRequest.SerializeToString,
                 response_deserializer=pb.AskResponse.FromString,
             )
+            loop = asyncio.get_running_loop()
+            began, is_over = loop.time(), loop.create_future()
+
+            def wake(_: object) -> None:
+                if not is_over.done():
+                    is_over.set_result(None)
+
+            call = open_call(request, timeout=timeout, metadata=_metadata(caller))
+            call.add_done_callback(wake)
             try:
-                return _outcome(await call(request, timeout=timeout, metadata=_metadata(caller)))
+                await is_over
+                return _outcome(await call)
             except grpc.aio.AioRpcError as err:
                 raise error_of(server, err) from err
+            finally:
+                self._give_up(server, call, began)
 
     async def talk(
-        self, server: str, request: pb.AskRequest, caller: Caller, host: Host, *, timeout: float | None
+        self,
+        server: str,
+        request: pb.AskRequest,
+        caller: Caller,
+        host: Host,
+        *,
+        timeout: float | None,
+        can_ask: bool = False,
     ) -> Outcome:
-        """The outcome of a request; what belongs to it goes to the host as it comes. Raises as `ask` does."""
+        """The outcome of a request; what belongs to it goes to the host as it comes. Raises as `ask` does.
+
+        With `can_ask` the server may ask the host something.
+        """
         async with self._channels.use(server) as channel:
             open_call: Any = channel.stream_stream(
                 f"{_SERVICE}/Dialog",
                 request_serializer=pb.DialogRequest.SerializeToString,
                 response_deserializer=pb.DialogResponse.FromString,
             )
+            began = asyncio.get_running_loop().time()
             call = open_call(timeout=timeout, metadata=_metadata(caller))
+            outcome: Outcome | None = None
             try:
                 async with asyncio.TaskGroup() as asking:
                     questions: list[asyncio.Task[None]] = []
                     try:
-                        return await self._follow(call, request, host, asking, questions)
+                        outcome = await self._follow(call, request, host, asking, questions, can_ask=can_ask)
                     finally:
                         for each in questions:
                             each.cancel()
             except* grpc.aio.AioRpcError as group:
                 raise error_of(server, _first(group)) from group
             finally:
-                call.cancel()
+                if outcome is None:
+                    self._give_up(server, call, began)
+        # Nobody has to wait for the end, but it must come: a stream that is only dropped is reset.
+        ending = asyncio.create_task(self._end(server, call, began))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        return outcome
+
+    async def _end(self, server: str, call: Any, began: float) -> None:
+        """Let a dialog end by itself, as it does soon once its outcome is said."""
+        async with self._channels.use(server):
+            try:
+                with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+                    async with asyncio.timeout(_END_SECONDS):
+                        await call.done_writing()
+                        async for _ in call:
+                            pass
+            finally:
+                self._give_up(server, call, began)
+
+    def _give_up(self, server: str, call: Any, began: float) -> None:
+        """Cancel a call that still runs: not in its first second, and not too many at a time.
+
+        One connection carries the calls of all, and a sidecar closes it when streams are reset too often: Envoy when
+        most are in their first second, its nghttp2 beyond 33 in a second. Clients that cancel much would take the calls
+        of others along. Source: https://nghttp2.org/documentation/nghttp2_option_set_stream_reset_rate_limit.html
+        """
+        if call.done():
+            return
+        loop = asyncio.get_running_loop()
+        when = max(loop.time(), began + _EARLY_SECONDS, self._next_reset.get(server, 0.0))
+        self._next_reset[server] = when + _RESET_SECONDS
+        loop.call_at(when, call.cancel)
 
     async def _follow(
         self,
@@ -69,8 +131,12 @@ class Bridges:
         host: Host,
         asking: asyncio.TaskGroup,
         questions: list[asyncio.Task[None]],
+        *,
+        can_ask: bool,
     ) -> Outcome:
         await call.write(pb.DialogRequest(request=request))
+        if not can_ask:
+            await call.done_writing()
         async for said in call:
             match said.WhichOneof("message"):
                 case "notification":

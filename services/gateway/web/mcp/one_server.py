@@ -50,7 +50,9 @@ class OneServer:
         if request.has_only_result:
             outcome = await self._bridges.ask(self.name, asked, request.caller, timeout=timeout)
         else:
-            outcome = await self._bridges.talk(self.name, asked, request.caller, host, timeout=timeout)
+            outcome = await self._bridges.talk(
+                self.name, asked, request.caller, host, timeout=timeout, can_ask=request.can_be_asked
+            )
         if request.method == "tools/list" and outcome.result is not None:
             return self._only_allowed(outcome.result, request.caller)
         return outcome

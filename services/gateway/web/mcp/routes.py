@@ -100,4 +100,8 @@ async def open_mcp(
 
 async def _follow(knowledge: Knowledge, shelves: Shelves) -> None:
     async for _ in knowledge.watch():
-        shelves.follow((service.name, service.kind) for service in knowledge.mesh.services if service.kind in _KINDS)
+        shelves.follow(
+            (service.name, service.kind, sum(instance.healthy for instance in service.instances))
+            for service in knowledge.mesh.services
+            if service.kind in _KINDS
+        )

@@ -69,7 +69,7 @@ listings = Listings()
 @asynccontextmanager
 async def kept(**servers):
     async with open_shelves(lambda name, kind: servers[name]) as shelves:
-        shelves.follow((name, "mcp") for name in servers)
+        shelves.follow((name, "mcp", 1) for name in servers)
         yield shelves
 
 
@@ -108,6 +108,20 @@ async def test_what_was_known_of_a_server_stays_listed_while_it_is_away_and_it_h
         assert await names(shelves) == ["server__x", "server__y"]
 
 
+async def test_a_server_that_comes_back_is_asked_at_once():
+    server = Server("x")
+    server.is_down = True
+    async with kept(server=server) as shelves:
+        assert await names(shelves) == []
+        shelves.follow([("server", "mcp", 0)])
+        # Long enough for the pauses between tries to grow.
+        for _ in range(50):
+            shelves.find("server").problem or await asyncio.sleep(0)
+        server.is_down = False
+        shelves.follow([("server", "mcp", 1)])
+        assert await names(shelves) == ["server__x"]
+
+
 async def test_changes_are_read_and_told():
     server = Server("x")
     async with kept(server=server) as shelves, shelves.listen() as news:
@@ -124,7 +138,7 @@ async def test_changes_are_read_and_told():
 async def test_a_server_that_leaves_the_mesh_is_not_listed_any_more():
     async with kept(a=Server("x"), b=Server("x")) as shelves, shelves.listen() as news:
         await names(shelves)
-        shelves.follow([("a", "mcp")])
+        shelves.follow([("a", "mcp", 1)])
         assert await names(shelves) == ["a__x"]
         assert shelves.find("b") is None
         assert not news.empty()
