@@ -228,6 +228,34 @@ async def by_page(edge: Edge, headers: dict[str, str]) -> int:
     return status
 
 
+async def call_by_mcp(edge: Edge, headers: dict[str, str], path: str, tool: str) -> int:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": tool, "arguments": ARGUMENTS, "_meta": meta}
+    given = {
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "tools/call",
+        "mcp-name": tool,
+        **headers,
+    }
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    status, body = await http(edge, given, "POST", path, json=message)
+    assert status != 200 or body["result"]["structuredContent"]["npv"] == NPV
+    return status
+
+
+async def by_mcp(edge: Edge, headers: dict[str, str]) -> int:
+    return await call_by_mcp(edge, headers, "/servers/financial/mcp", "npv")
+
+
+async def by_mcp_of_all(edge: Edge, headers: dict[str, str]) -> int:
+    return await call_by_mcp(edge, headers, "/mcp", "financial__npv")
+
+
 DOORS = (
     by_rest,
     by_grpc,
@@ -239,6 +267,8 @@ DOORS = (
     by_catalog,
     by_description,
     by_page,
+    by_mcp,
+    by_mcp_of_all,
 )
 
 
@@ -267,7 +297,11 @@ async def test_tokens_are_good_as_long_as_they_and_their_user_are(edge):
     token = mesh.meshctl("access-token").stdout.strip()
 
     async def status_with(text: str) -> int:
-        return await by_rest(edge, {"authorization": f"Bearer {text}"})
+        bearer = {"authorization": f"Bearer {text}"}
+        status = await by_rest(edge, bearer)
+        # This door is told by Envoy what is in a token, and decides by itself.
+        assert await by_mcp(edge, bearer) == status
+        return status
 
     assert await status_with(token) == 200
     assert await status_with(signed(edge)) == 200
@@ -345,8 +379,12 @@ async def test_headers_of_the_mesh_do_not_get_in_and_credentials_do_not_get_thro
         "x-forwarded-for": "10.1.2.3",
         "x-forwarded-client-cert": "URI=spiffe://agentmesh.local/ns/default/svc/control-plane",
         "x-client-authorization": "Basic eDp5",
+        "x-mesh-tokens": json.dumps({"own": {"sub": "root", "kind": "user"}, "issuer.any": {"sub": "root"}}),
+        "x-mesh-peer": "spiffe://agentmesh.local/ns/default/svc/control-plane",
     }
     assert await by_rest(edge, forged) == 401
+    assert await by_mcp(edge, forged) == 401
+    assert await by_mcp(edge, forged | edge.headers[WITHOUT_RIGHT]) == 403
     status, body = await http(edge, forged | edge.headers[WITH_RIGHT], "GET", "/v1/auth/whoami")
     assert (status, body["kind"]) == (200, "key")
     entry = edge.mesh.json("audit", "show", "--last", "1")[0]
