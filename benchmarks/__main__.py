@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 
-from benchmarks import change, edge, fanout, growth, hop, mcp_doors, memory, ready, registration
+from benchmarks import change, edge, fanout, growth, hop, mcp_doors, mcp_peers, memory, ready, registration
 from benchmarks.report import Figure, print_figures, save_figures
 from mesh.telemetry import configure_logs
 
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], Coroutine[None, None, list[Figure]]]] = {
     "change": change.measure,
     "edge": edge.measure,
     "mcp": mcp_doors.measure,
+    "mcp-peers": mcp_peers.measure,
 }
 
 

@@ -1,6 +1,6 @@
 """The server that MCP benchmarks call: one tool that gives back its text. `mcp_echo.py [PORT]`: HTTP, else stdio.
 
-Written with FastMCP and its defaults, as most servers in Python are; it runs in an environment of its own, see peers.py.
+Written with FastMCP and its defaults, as most servers in Python are; it runs in an environment of its own (peers.py).
 """
 
 import sys

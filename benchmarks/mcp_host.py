@@ -23,7 +23,7 @@ _META = {
 _SECONDS = 20.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Way:
     """Where a tool is called, and how."""
 
