@@ -33,6 +33,7 @@ _REUSED = 30.0
 _SKEW = 5.0
 _MOST_KEPT = 10_000
 _NAMELESS: tuple[type[Exception], ...] = (*UNREADABLE, InvalidInput)
+_UNREADABLE_FILE: tuple[type[Exception], ...] = (OSError, *UNREADABLE)
 _NO_TOKEN: tuple[type[Exception], ...] = (*UNREADABLE, jwt.PyJWTError, KeyError, IndexError)
 _LONGEST = 16 << 10
 _ALGORITHM = "ES256"
@@ -192,7 +193,7 @@ class UserTokenVerifier:
             return x509.load_pem_x509_certificates(self._bundle.read_bytes())
         except FileNotFoundError:
             return []
-        except (OSError, *UNREADABLE) as err:
+        except _UNREADABLE_FILE as err:
             raise FailedPrecondition(
                 f"The roots of the mesh in {self._bundle} cannot be read.",
                 field=str(self._bundle),

@@ -121,4 +121,4 @@ def test_a_head_without_a_folder_is_refused(meshctl: Meshctl, folder: Path) -> N
 def test_a_mesh_without_an_audit_is_told(meshctl: Meshctl, command: str) -> None:
     done = meshctl(command)
     assert done.exit_code not in (0, 2)
-    assert "There is no audit" in done.stderr
+    assert "There is no audit" in str(done.exception)
