@@ -47,6 +47,7 @@ class AccessKeeper:
         parts: dict[str, Any] = {
             "access": document.access.model_dump(mode="json"),
             "edge": document.edge.model_dump(mode="json"),
+            "tools": document.tools.model_dump(mode="json"),
         }
         told = pb.WatchAccessResponse(
             document=json.dumps(parts, sort_keys=True).encode(),

@@ -23,6 +23,7 @@ from services.meshctl.connection import (
 from services.meshctl.credentials import open_service
 from services.meshctl.failures import exit_status_of, print_errors
 from services.meshctl.output import ago, output_option, print_table, show
+from services.meshctl.pins import print_pins, show_changes
 
 _T = TypeVar("_T")
 
@@ -141,16 +142,34 @@ def check_kind(service: control_pb2.Service, *kinds: str) -> None:
 
 @click.command()
 @click.argument("service", required=False)
+@click.option("--pin", is_flag=True, help="Write the part of a mesh document that approves the tools as they are.")
+@click.option("--changed", is_flag=True, help="Show what is not as it was approved; exit status 1 when anything is.")
 @output_option
-@click.pass_obj
-def tools(settings: MeshSettings, service: str | None, output: str) -> None:
-    """Show the tools of all MCP servers, or of SERVICE."""
+@click.pass_context
+def tools(context: click.Context, service: str | None, pin: bool, changed: bool, output: str) -> None:
+    """Show the tools of all MCP servers, or of SERVICE.
+
+    Tools that were approved are pinned by the part `tools.pins` of the mesh document:
+
+        meshctl tools SERVICE --pin > pins.yaml     read it, and add it to the document
+
+        meshctl tools SERVICE --changed             what has changed since
+    """
+    settings: MeshSettings = context.obj
 
     async def read() -> tuple[dict[str, list[mcp_pb2.Tool]], list[MeshError]]:
         names = await _names_of_kind(settings, "mcp", service)
         return await read_each(names, lambda name: read_tools(settings, name))
 
     found, errors = asyncio.run(read())
+    if pin:
+        print_pins(found)
+        _end_with(errors)
+        return
+    if changed:
+        status = show_changes(settings, found, is_one=service is not None, output=output)
+        _end_with(errors)
+        context.exit(status)
     rows = [(name, tool.name, _first_sentence(tool.description)) for name, listed in found.items() for tool in listed]
     value = {
         name: [MessageToDict(tool, preserving_proto_field_name=True) | _schemas(tool) for tool in listed]

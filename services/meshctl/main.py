@@ -102,8 +102,11 @@ def main() -> None:
             # A server may answer with what the terminal's encoding has no word for; an escape is right in JSON, too.
             stream.reconfigure(errors="backslashreplace")
     try:
-        cli.main(standalone_mode=False)
+        # What ends by `context.exit` comes back as its status.
+        status = cli.main(standalone_mode=False)
         sys.stdout.flush()
+        if isinstance(status, int):
+            sys.exit(status)
     except BrokenPipeError:
         # `meshctl logs | head`: the reader has seen enough. Python flushes again at its end, to nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What no single value of `access` and `edge` shows: roles, issuers, methods and reads that there are none of."""
+"""What no single value of `access`, `edge` and `tools` shows: roles, issuers, methods that there are none of."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -31,6 +31,7 @@ def access_flaws(document: "MeshDocument") -> _Flaws:
         yield from _methods(("edge", "limits", name, "methods"), limit.methods)
     for name, cached in document.edge.cache.items():
         yield from _reads(("edge", "cache", name, "methods"), cached.methods)
+    yield from _tools(document)
 
 
 def services_at_the_edge(document: "MeshDocument") -> Iterator[tuple[Path, tuple[str, ...]]]:
@@ -43,6 +44,23 @@ def services_at_the_edge(document: "MeshDocument") -> Iterator[tuple[Path, tuple
         yield ("edge", "limits", name, "services"), limit.services
     for name, cached in document.edge.cache.items():
         yield ("edge", "cache", name, "services"), cached.services
+    for name, about in document.tools.rules.items():
+        yield ("tools", "rules", name, "servers"), about.servers
+    for name, guardrail in document.tools.guardrails.items():
+        yield ("tools", "guardrails", name, "service"), (guardrail.service,)
+
+
+def _tools(document: "MeshDocument") -> _Flaws:
+    """Roles and guardrails that there are none of."""
+    for name, rule in document.tools.rules.items():
+        at: Path = ("tools", "rules", name)
+        for number, role in enumerate(rule.roles):
+            if role not in document.access.roles:
+                yield (*at, "roles", number), f"there is no role {role!r}{nearest(role, document.access.roles)}"
+        for number, guardrail in enumerate(rule.guardrails):
+            if guardrail not in document.tools.guardrails:
+                advice = nearest(guardrail, document.tools.guardrails) or "; describe it under tools.guardrails"
+                yield (*at, "guardrails", number), f"there is no guardrail {guardrail!r}{advice}"
 
 
 def _bindings(access: AccessPolicy) -> _Flaws:

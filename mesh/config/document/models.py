@@ -5,7 +5,8 @@
                  ├─ services      per service: its policy, subsets, routes, upstreams
                  ├─ intentions    who may call what inside of the mesh
                  ├─ access        who comes in from outside, and what they may call
-                 └─ edge          how much of that, and in which form
+                 ├─ edge          how much of that, and in which form
+                 └─ tools         bounds, repeats, arguments, redaction, guardrails and pins of tools
 
 Everything about a service stands with the service that is called, and holds for all of its callers. The defaults of the
 fields are the defaults of the mesh; an empty document is a good one.
@@ -27,6 +28,7 @@ from mesh.config.document.protection import (
     OutlierDetection,
 )
 from mesh.config.document.routing import Fault, RateLimit, Retry, Route
+from mesh.config.document.tools import Tools
 from mesh.config.document.values import (
     Duration,
     HeaderMatch,
@@ -146,3 +148,4 @@ class MeshDocument(Part):
     """By name, so that a layer above may replace one, take one away with a null, and add others."""
     access: AccessPolicy = AccessPolicy()
     edge: Edge = Edge()
+    tools: Tools = Tools()

@@ -55,6 +55,8 @@ class Shelf:
     is_filled: bool = False
     awaited_until: float = 0.0
     """Until then, on time.monotonic's clock, listings wait for it to be filled for the first time."""
+    tools: dict[str, Offer] = field(default_factory=dict)
+    """Its tools by the names that they have there."""
     with_headers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Schemas of tools some of whose arguments are repeated in headers (x-mcp-header), by the tool's name."""
 
@@ -66,6 +68,7 @@ class Shelf:
             return False
         self.offers[kind] = offers
         if kind == "tools":
+            self.tools = {offer.key: offer for offer in offers}
             self.with_headers = {
                 offer.key: offer.facts["inputSchema"]
                 for offer in offers

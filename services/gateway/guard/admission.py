@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from mesh.access import Decision, Principal, Target, decide
 from mesh.access.decision import leads_on
+from mesh.access.target import ANYTHING
 from mesh.config.document.edge import Limit
 from mesh.errors import InvalidInput, MeshError, PermissionDenied, Unauthenticated, Unavailable
 from services.gateway.guard.credentials import read_principal
@@ -96,12 +97,13 @@ class Admission:
             self._inspect(view, request, target, inspected)
             principal = read_principal(view, request.headers, request.tokens, request.peer, clock=self._clock)
             decision = decide(view.rules, principal, target)
-            if not (decision.is_allowed and leads_on(target)):
+            refusal = bound_elsewhere(view, principal, target) if decision.is_allowed else _refusal(decision)
+            if refusal is not None:
+                self._tell(request, principal, target, "refused", refusal.reason, decision.rule)
+                raise refusal
+            if not leads_on(target):
                 # Behind a door that leads on each call is noted by itself.
-                word = "allowed" if decision.is_allowed else "refused"
-                self._tell(request, principal, target, word, decision.reason, decision.rule)
-            if not decision.is_allowed:
-                raise _refusal(decision)
+                self._tell(request, principal, target, "allowed", decision.reason, decision.rule)
         except REFUSALS as err:
             if principal is None and err.reason != "FIREWALL":
                 self.note_refusal(request, target, err)
@@ -150,6 +152,19 @@ class Admission:
         self, request: Request, principal: Principal | None, target: Target, word: str, reason: str, rule: str = ""
     ) -> None:
         self._note(Noted(principal, target, word, reason, rule, request.door, request.client, request.correlation_id))
+
+
+def bound_elsewhere(view: AccessView, principal: Principal, target: Target) -> PermissionDenied | None:
+    """Why a tool or a skill is called at a door of MCP only; None where any door will do."""
+    name = target.tool or target.skill
+    if not name or not view.tools.is_bound(target.service, name, view.rules.roles_of(principal)):
+        return None
+    what = f"tools of {target.service}" if name == ANYTHING else name
+    return PermissionDenied(
+        f"There are rules about {what} that are kept over MCP only.",
+        reason="ONLY_OVER_MCP",
+        fix=f"Call it at /mcp or, for an MCP server, at /servers/{target.service}/mcp.",
+    )
 
 
 def claims_of(principal: Principal) -> dict[str, Any]:

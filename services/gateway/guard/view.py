@@ -12,6 +12,8 @@ from mesh.access import AccessRules
 from mesh.access.firewall import Firewall
 from mesh.config.document.access import AccessPolicy
 from mesh.config.document.edge import Edge
+from mesh.config.document.tools import Tools
+from services.gateway.tools.policy import ToolPolicy
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class AccessView:
     access: AccessPolicy = field(default_factory=AccessPolicy)
     rules: AccessRules = field(default_factory=lambda: AccessRules(AccessPolicy()))
     edge: Edge = field(default_factory=Edge)
+    tools: ToolPolicy = field(default_factory=lambda: ToolPolicy(Tools()))
     firewall: Firewall = field(default_factory=lambda: Firewall(Edge().firewall))
     keys: Mapping[str, access_pb2.KeyVerifier] = field(default_factory=lambda: MappingProxyType({}))
     users: Mapping[str, access_pb2.User] = field(default_factory=lambda: MappingProxyType({}))
@@ -38,6 +41,8 @@ class AccessView:
             access=access,
             rules=AccessRules(access),
             edge=edge,
+            # A snapshot of before there was this part has none.
+            tools=ToolPolicy(Tools.model_validate_json(json.dumps(document.get("tools", {})))),
             firewall=Firewall(edge.firewall),
             keys={key.id: key for key in told.keys},
             users={user.name: user for user in told.users},

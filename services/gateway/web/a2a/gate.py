@@ -1,12 +1,13 @@
 """Who may do what with which agent. The guard lets all of A2A pass: which skill is called stands in the message."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentmesh.agent.v1 import agent_pb2
 from agentmesh.agent.v1 import agent_service_pb2 as pb
 from mesh.access import Decision, Principal, Target, decide, may_see
 from mesh.errors import NotFound, PermissionDenied, Unauthenticated, Unavailable
+from services.gateway.guard.admission import bound_elsewhere
 from services.gateway.guard.credentials import renew_principal
 from services.gateway.guard.notes import Noted
 from services.gateway.guard.view import AccessView
@@ -53,10 +54,17 @@ class Gate:
             fix="/v1/services has those that there are.",
         )
 
-    def check_skill(self, asked: Asked, skill: str) -> None:
-        """Raise Unauthenticated or PermissionDenied when the caller may not give tasks to a skill."""
+    def check_skill(self, asked: Asked, skill: str, *, is_mcp: bool = False) -> None:
+        """Raise Unauthenticated or PermissionDenied when the caller may not give tasks to a skill.
+
+        `is_mcp` tells that it is called as a tool, where all rules about tools are kept.
+        """
         target = Target(asked.agent, f"{SERVICE}/SubmitTask", skill=skill)
         decision = self._decide(asked, target)
+        elsewhere = None if is_mcp else bound_elsewhere(self._view, asked.caller.principal, target)
+        if decision.is_allowed and elsewhere is not None:
+            self._tell(asked, target, replace(decision, is_allowed=False, reason=elsewhere.reason))
+            raise elsewhere
         self._tell(asked, target, decision)
         _require(decision)
 

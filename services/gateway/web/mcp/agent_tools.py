@@ -9,6 +9,8 @@ from agentmesh.agent.v1 import agent_pb2
 from agentmesh.agent.v1 import agent_service_pb2 as pb
 from mesh.errors import MeshError
 from mesh.mcp.frames import dump_json
+from services.gateway.federation.shelf import Offer
+from services.gateway.tools import Governor, ToolCall
 from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.gate import Asked, Gate
 from services.gateway.web.a2a.states import has_ended, is_waiting
@@ -24,15 +26,37 @@ _ANSWER = {"type": "object", "properties": {"answer": {"type": "string"}}, "requ
 class AgentTools:
     """Calls skills on behalf of hosts."""
 
-    def __init__(self, gate: Gate, agents: Agents) -> None:
+    def __init__(self, gate: Gate, agents: Agents, governor: Governor) -> None:
         self._gate = gate
         self._agents = agents
+        self._governor = governor
 
-    async def call(self, agent: str, skill: str, request: HostRequest, host: Host) -> Outcome:
-        """The result of a skill. Cancelling cancels the task. Raises MeshError when the task cannot be given."""
+    async def call(self, agent: str, skill: str, request: HostRequest, host: Host, offer: Offer | None) -> Outcome:
+        """The result of a skill. Cancelling cancels the task. Raises MeshError when the task cannot be given.
+
+        `offer` is what is known of the skill.
+        """
         asked = Asked(agent, request.caller)
-        self._gate.check_skill(asked, skill)
-        arguments = request.params.get("arguments")
+        self._gate.check_skill(asked, skill, is_mcp=True)
+        given, principal = request.params.get("arguments"), request.caller.principal
+        arguments = given if isinstance(given, dict) else {}
+        facts = offer.facts if offer is not None else None
+        call = ToolCall(agent, skill, arguments, principal, request.caller.correlation_id, facts)
+        self._governor.check_pin(call)
+        rules = self._governor.rules_for(agent, skill, principal)
+        if rules is None:
+            return await self._call(asked, skill, arguments, request, host)
+
+        async def make(arguments: Mapping[str, Any]) -> tuple[bytes | None, bytes | None]:
+            outcome = await self._call(asked, skill, arguments, request, host)
+            return outcome.result, outcome.error
+
+        result, error = await self._governor.call(call, rules, make)
+        return Outcome(result=result, error=error)
+
+    async def _call(
+        self, asked: Asked, skill: str, arguments: Mapping[str, Any], request: HostRequest, host: Host
+    ) -> Outcome:
         context = request.meta.get(_CONTEXT)
         task = await self._agents.submit(
             asked,
@@ -40,7 +64,7 @@ class AgentTools:
                 message_id=os.urandom(12).hex(),
                 skill_id=skill,
                 context_id=context if isinstance(context, str) else "",
-                input=[_part(arguments if isinstance(arguments, dict) else {})],
+                input=[_part(arguments)],
             ),
         )
         is_over = False

@@ -11,7 +11,8 @@ from mesh.access import Principal, Target
 from mesh.errors import InvalidInput, MeshError, NotFound
 from mesh.mcp.frames import dump_json
 from services.gateway.federation import Listings, Shelves, federated_uri, split_uri
-from services.gateway.federation.shelf import KINDS, OfferKind
+from services.gateway.federation.shelf import KINDS, OfferKind, Shelf
+from services.gateway.tools import Governor
 from services.gateway.web.mcp.agent_tools import AgentTools
 from services.gateway.web.mcp.backend import Host, HostRequest
 from services.gateway.web.mcp.one_server import OneServer
@@ -51,6 +52,7 @@ class AllServers:
         self,
         shelves: Shelves,
         policy: Policy,
+        governor: Governor,
         find_server: Callable[[str], OneServer],
         agents: AgentTools,
         ticks: Callable[[], AsyncIterator[None]],
@@ -60,6 +62,7 @@ class AllServers:
         self._shelves = shelves
         self._listings = Listings()
         self._policy = policy
+        self._governor = governor
         self._find_server = find_server
         self._agents = agents
         self._ticks = ticks
@@ -104,7 +107,7 @@ class AllServers:
         split = self._shelves.split_tool(request.name)
         shelf = self._shelves.find(split[0]) if split is not None else None
         if shelf is not None and shelf.kind == "agent" and split is not None:
-            return await self._agents.call(*split, request, host)
+            return await self._agents.call(*split, request, host, shelf.tools.get(split[1]))
         return await self._pass(split, "tool", {**request.params, "name": split and split[1]}, request, host)
 
     async def _pass(
@@ -179,10 +182,15 @@ class AllServers:
                 method = "SubmitTask" if name else "GetAgentCard"
                 return self._policy.decide(principal, Target(server, f"{_AGENT}/{method}", skill=name)).is_allowed
             if kind == "tools" and name:
-                return self._policy.decide(principal, target_of(server, "tools/call", name)).is_allowed
+                is_allowed = self._policy.decide(principal, target_of(server, "tools/call", name)).is_allowed
+                return is_allowed and not (self._governor.has_pins and self._is_blocked(shelf, name))
             return self._policy.decide(principal, target_of(server, _METHOD_OF[kind], "")).is_allowed
 
         return may
+
+    def _is_blocked(self, shelf: Shelf | None, tool: str) -> bool:
+        offer = shelf.tools.get(tool) if shelf is not None else None
+        return offer is None or self._governor.is_blocked(offer.server, offer.facts)
 
     async def _listen(self, request: HostRequest, host: Host) -> Outcome:
         """Tell what changes in what the caller sees, and resources that it watches, until cancelled."""

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentmesh.mcp.v1 import mcp_bridge_service_pb2 as pb
-from mesh.access import Principal
+from mesh.access import Principal, Target
 from mesh.mcp.frames import dump_json
 from services.gateway.federation import Shelf
+from services.gateway.tools import Governor, ToolCall, ToolRules
 from services.gateway.web.caller import Caller
 from services.gateway.web.mcp.backend import Host, HostRequest
 from services.gateway.web.mcp.bridges import Bridges
@@ -24,11 +26,18 @@ class OneServer:
     """Passes requests on to a bridge, once it is decided that the caller may make them."""
 
     def __init__(
-        self, name: str, bridges: Bridges, policy: Policy, sealer: Sealer, shelf: Callable[[], Shelf | None]
+        self,
+        name: str,
+        bridges: Bridges,
+        policy: Policy,
+        governor: Governor,
+        sealer: Sealer,
+        shelf: Callable[[], Shelf | None],
     ) -> None:
         self.name = name
         self._bridges = bridges
         self._policy = policy
+        self._governor = governor
         self._sealer = sealer
         self._shelf = shelf
 
@@ -38,9 +47,39 @@ class OneServer:
         return shelf.with_headers.get(tool) if shelf is not None else None
 
     async def serve(self, request: HostRequest, host: Host) -> Outcome:
-        """Ask the server. Raises MeshError as `Policy.check` and `Bridges.ask` do."""
+        """Ask the server. Raises MeshError as `Policy.check`, `Governor.call` and `Bridges.ask` do."""
         target = target_of(self.name, request.method, request.name)
         await self._policy.check(request.caller, target)
+        if request.method == "tools/call":
+            if self._governor.has_pins:
+                self._governor.check_pin(self._tool_call(request))
+            rules = self._governor.rules_for(self.name, request.name, request.caller.principal)
+            if rules is not None:
+                return await self._call_by_rules(rules, request, target, host)
+        return await self._pass(request, target, host)
+
+    async def _call_by_rules(self, rules: ToolRules, request: HostRequest, target: Target, host: Host) -> Outcome:
+        async def make(arguments: Mapping[str, Any]) -> tuple[bytes | None, bytes | None]:
+            asked = replace(request, params={**request.params, "arguments": arguments})
+            outcome = await self._pass(asked, target, host)
+            return outcome.result, outcome.error
+
+        result, error = await self._governor.call(self._tool_call(request), rules, make)
+        return Outcome(result=result, error=error)
+
+    def _tool_call(self, request: HostRequest) -> ToolCall:
+        shelf, arguments = self._shelf(), request.params.get("arguments")
+        offer = shelf.tools.get(request.name) if shelf is not None else None
+        return ToolCall(
+            self.name,
+            request.name,
+            arguments if isinstance(arguments, dict) else {},
+            request.caller.principal,
+            request.caller.correlation_id,
+            offer.facts if offer is not None else None,
+        )
+
+    async def _pass(self, request: HostRequest, target: Target, host: Host) -> Outcome:
         params = dump_json(request.params)
         self._policy.inspect(request.caller, target, params)
         asked = pb.AskRequest(method=request.method, params=params, session_key=self._session_key(request))
@@ -63,13 +102,17 @@ class OneServer:
     def _only_allowed(self, result: bytes, caller: Caller) -> Outcome:
         """The list without the tools that the caller may not call."""
         principal = caller.principal
-        if self._may_call(principal, _ANY_TOOL):
+        if self._may_call(principal, _ANY_TOOL) and not self._governor.has_pins:
             return Outcome(result=result)
         listed: dict[str, Any] = json.loads(result)
         tools = listed.get("tools")
         if isinstance(tools, list):
             listed["tools"] = [
-                tool for tool in tools if isinstance(tool, dict) and self._may_call(principal, str(tool.get("name")))
+                tool
+                for tool in tools
+                if isinstance(tool, dict)
+                and self._may_call(principal, str(tool.get("name")))
+                and not self._governor.is_blocked(self.name, tool)
             ]
         return Outcome(result=dump_json(listed))
 

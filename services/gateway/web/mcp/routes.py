@@ -15,6 +15,7 @@ from services.gateway.guard.admission import Admission
 from services.gateway.guard.notes import Notes
 from services.gateway.knowledge import Knowledge
 from services.gateway.limits import RateLimits
+from services.gateway.tools import Governor, Guardrails
 from services.gateway.web.a2a.agents import Agents
 from services.gateway.web.a2a.gate import Gate
 from services.gateway.web.entrance import Entrance
@@ -44,6 +45,7 @@ async def open_mcp(
     sealer = Sealer(lambda: knowledge.access.sealing_keys)
     policy = Policy(lambda: knowledge.view, limits, notes)
     bridges = Bridges(channels)
+    governor = Governor(lambda: knowledge.view.tools if knowledge.view is not None else None, Guardrails(channels))
     servers: dict[str, OneServer] = {}
 
     def make_source(name: str, kind: str) -> Source:
@@ -58,12 +60,12 @@ async def open_mcp(
     waiting, live = WaitingRoom(sealer), LiveSessions()
     modern, handshake = ModernHost(waiting), HandshakeHost(Sessions(sealer), live)
     gate = Gate(knowledge, notes.note)
-    agent_tools = AgentTools(gate, Agents(gate, channels, admission.sign))
+    agent_tools = AgentTools(gate, Agents(gate, channels, admission.sign), governor)
     async with open_shelves(make_source) as shelves:
 
         def find_server(name: str) -> OneServer:
             if name not in servers:
-                servers[name] = OneServer(name, bridges, policy, sealer, lambda: shelves.find(name))
+                servers[name] = OneServer(name, bridges, policy, governor, sealer, lambda: shelves.find(name))
             return servers[name]
 
         def server_at(scope: Scope) -> tuple[Backend, str]:
@@ -75,7 +77,9 @@ async def open_mcp(
             return find_server(name), f"/servers/{name}/mcp"
 
         backends = {
-            searches: AllServers(shelves, policy, find_server, agent_tools, knowledge.watch, searches=searches)
+            searches: AllServers(
+                shelves, policy, governor, find_server, agent_tools, knowledge.watch, searches=searches
+            )
             for searches in (False, True)
         }
 
