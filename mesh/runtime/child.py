@@ -8,6 +8,7 @@ Here a pidfd tells of the exit, and the child stays a zombie, which keeps the nu
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -41,6 +42,8 @@ class ChildSpec:
 
     `env` is added to this process's environment. With `pipe_stdio` its stdin and stdout are streams for the owner;
     otherwise stdin is empty and stdout is logged like stderr. `grace` is the seconds between SIGTERM and SIGKILL.
+    `memory_bytes` bounds the data of it and of each process below it (RLIMIT_DATA: further memory is refused to it),
+    `cpu_seconds` the processor time of each in all its life (RLIMIT_CPU: then it is killed); 0: no bound.
     """
 
     name: str
@@ -49,6 +52,8 @@ class ChildSpec:
     cwd: str | None = None
     pipe_stdio: bool = False
     grace: float = 5.0
+    memory_bytes: int = 0
+    cpu_seconds: int = 0
 
 
 class Child:
@@ -235,6 +240,7 @@ async def open_child(spec: ChildSpec) -> AsyncIterator[Child]:
     env = {**os.environ, **spec.env, MARK: orphanage.mark(token)}
     process = spawn(spec.command, name=spec.name, env=env, cwd=spec.cwd, pipe_stdin=spec.pipe_stdio)
     orphanage.note_start(process.pid, token)
+    _limit(process.pid, spec)
     child = Child(spec, process, token)
     try:
         await child._connect()
@@ -242,6 +248,14 @@ async def open_child(spec: ChildSpec) -> AsyncIterator[Child]:
         yield child
     finally:
         await _to_the_end(child)
+
+
+def _limit(pid: int, spec: ChildSpec) -> None:
+    """Set the limits of a child that has just been started: what it starts has them, too."""
+    for kind, most in ((resource.RLIMIT_DATA, spec.memory_bytes), (resource.RLIMIT_CPU, spec.cpu_seconds)):
+        if most:
+            with contextlib.suppress(ProcessLookupError):  # it has ended at once
+                resource.prlimit(pid, kind, (most, most))
 
 
 async def _to_the_end(child: Child) -> None:

@@ -102,7 +102,13 @@ def _transports(settings: BridgeSettings) -> tuple[OpenWire, OpenPeer]:
         server = HttpServer(settings.url, headers=settings.headers, max_frame_bytes=limit)
         return lambda: open_http_wire(server), lambda: open_http_peer(server, settings.service)
     check_command(settings.command)
-    spec = ChildSpec(name=settings.service, command=settings.command, env={}, cwd=None, pipe_stdio=True)
+    spec = ChildSpec(
+        settings.service,
+        settings.command,
+        pipe_stdio=True,
+        memory_bytes=settings.max_memory_mb << 20,
+        cpu_seconds=settings.max_cpu_seconds,
+    )
     return (
         lambda: open_stdio_wire(spec, max_frame_bytes=limit),
         lambda: open_stdio_peer(spec, max_frame_bytes=limit),

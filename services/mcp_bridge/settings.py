@@ -17,6 +17,8 @@ environment:
   MESH_SERVICE      the service's name in the mesh (required)
   MESH_LISTEN       where to serve gRPC: unix:/PATH or HOST:PORT (required)
   MESH_MCP_HEADERS  headers for the MCP server behind --url, one "Name: value" a line; for secrets such as Authorization
+
+  MESH_MCP_MAX_SESSIONS, MESH_MCP_MAX_MEMORY_MB, MESH_MCP_MAX_CPU_SECONDS   what options say that are not given
 """
 
 
@@ -35,6 +37,9 @@ class BridgeSettings:
     session_idle_seconds: float = DEFAULT_IDLE_SECONDS
     start_timeout: float = 10.0
     max_concurrent: int = 256
+    max_memory_mb: int = 0
+    max_cpu_seconds: int = 0
+    """Of each process of the server, see `ChildSpec`; 0: no bound."""
 
     @classmethod
     def parse(cls, arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Self:
@@ -43,7 +48,7 @@ class BridgeSettings:
         Exits with status 2 for arguments that make no sense, as argparse does; raises InvalidInput that names a
         variable or a value at fault.
         """
-        parser = _build_parser()
+        parser = _build_parser(environment)
         given, command = _split(arguments)
         options = parser.parse_args(given)
         if bool(options.url) == bool(command):
@@ -67,6 +72,8 @@ class BridgeSettings:
             session_idle_seconds=options.session_idle_seconds,
             start_timeout=options.start_timeout,
             max_concurrent=options.max_concurrent,
+            max_memory_mb=options.max_memory_mb,
+            max_cpu_seconds=options.max_cpu_seconds,
         )
 
 
@@ -79,7 +86,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     return words[:at], tuple(words[at + 1 :])
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.mcp_bridge",
         usage="%(prog)s [OPTION...] (--url URL | -- COMMAND ARG...)",
@@ -106,7 +113,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-sessions",
         type=_positive(int),
-        default=DEFAULT_MAX_SESSIONS,
+        default=environment.get("MESH_MCP_MAX_SESSIONS") or DEFAULT_MAX_SESSIONS,
         metavar="N",
         help="sessions of callers with a server of the handshake era, each a process of its own (default: %(default)s)",
     )
@@ -130,6 +137,20 @@ def _build_parser() -> argparse.ArgumentParser:
         default=256,
         metavar="N",
         help="calls and streams at a time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-memory-mb",
+        type=_positive(int),
+        default=environment.get("MESH_MCP_MAX_MEMORY_MB") or 0,
+        metavar="MB",
+        help="data of each process of a server over stdio; more is refused to it (default: no bound)",
+    )
+    parser.add_argument(
+        "--max-cpu-seconds",
+        type=_positive(int),
+        default=environment.get("MESH_MCP_MAX_CPU_SECONDS") or 0,
+        metavar="SECONDS",
+        help="processor time of each process of a server over stdio, after which it is killed (default: no bound)",
     )
     return parser
 

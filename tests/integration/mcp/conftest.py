@@ -166,13 +166,14 @@ def open_bridge(short_dir: Path) -> OpenBridge:
         idle_seconds: float = 60.0,
         start_timeout: float = 20.0,
         backoff: Backoff | None = None,
+        **limits: int,
     ) -> AsyncIterator[Bridge]:
         draining = asyncio.Event()
         if url:
             http = HttpServer(url, max_frame_bytes=max_frame_bytes)
             wire, peer = (lambda: open_http_wire(http)), (lambda: open_http_peer(http, "fixture"))
         else:
-            spec = ChildSpec(name="fixture", command=command, env={}, cwd=None, pipe_stdio=True, grace=1.0)
+            spec = ChildSpec(name="fixture", command=command, env={}, cwd=None, pipe_stdio=True, grace=1.0, **limits)
             wire = lambda: open_stdio_wire(spec, max_frame_bytes=max_frame_bytes)  # noqa: E731
             peer = lambda: open_stdio_peer(spec, max_frame_bytes=max_frame_bytes)  # noqa: E731
         upstream = Upstream("fixture", wire, backoff=backoff or Backoff(0.01, 0.3), start_timeout=start_timeout)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 
@@ -105,6 +106,11 @@ def call(request_id, params: dict) -> None:
         case "crash":
             print("the disk is full", file=sys.stderr, flush=True)
             os._exit(3)
+        case "leave":
+            # One in the group of the server, one in a session of its own.
+            for own in (False, True):
+                subprocess.Popen(["sleep", "3600"], stdin=subprocess.DEVNULL, start_new_session=own)
+            say(request_id, "left")
         case "eat":
             state["eaten"] = bytearray(os.urandom(1024)) * (1024 * arguments["mb"])
             say(request_id, "full")
